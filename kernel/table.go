@@ -1,0 +1,175 @@
+package kernel
+
+import "net/netip"
+
+// TablePrefix starts the name of every nftables table that is ours. There is one table per module, since the kernel
+// validates and locks table by table.
+const TablePrefix = "twill-"
+
+// Table is an nftables table: a small skeleton of chains and rules, and sets and maps that hold the data. What changes often
+// belongs into set elements, which cost one message each; a change of the skeleton rewrites the table in one transaction.
+type Table struct {
+	Family TableFamily
+	Name   string
+	Sets   []Set
+	Chains []Chain
+}
+
+// TableFamily is the address family of a table (NFPROTO_*).
+type TableFamily uint8
+
+// The families in use.
+const (
+	FamilyInet TableFamily = iota
+	FamilyIPv4
+	FamilyIPv6
+	FamilyBridge
+)
+
+// Type is the data type of one field of a set's key or value, as `nft` names it.
+type Type uint8
+
+// The data types in use.
+const (
+	TypeIPv4Addr    Type = iota // ipv4_addr
+	TypeIPv6Addr                // ipv6_addr
+	TypeInetProto               // inet_proto
+	TypeInetService             // inet_service, a port
+	TypeMark                    // mark
+	TypeIfname                  // ifname
+	TypeVerdict                 // verdict, as the value of a verdict map
+)
+
+// Set is a set, or a map when Value is not empty.
+type Set struct {
+	Name     string
+	Key      []Type // more than one is a concatenation
+	Value    []Type
+	Interval bool // elements may be ranges and prefixes
+	Size     uint32
+	Elements []Element
+
+	// Foreign elements are written by another program or by the packet path; the reconciler makes the set and
+	// leaves what is in it.
+	Foreign bool
+}
+
+// Element is one element of a set or map. Key and Value hold one datum for each type of the set.
+type Element struct {
+	Key     []Datum
+	KeyEnd  []Datum // inclusive end of a range; nil for a single value
+	Value   []Datum
+	Comment string
+}
+
+// Datum is a value of a key, a map or a comparison; exactly one field is meant, by the Type it stands for.
+type Datum struct {
+	Addr    netip.Addr   // TypeIPv4Addr, TypeIPv6Addr
+	Prefix  netip.Prefix // an interval given as a prefix, for either address type
+	Number  uint32       // TypeInetProto, TypeInetService, TypeMark
+	Name    string       // TypeIfname
+	Verdict *Verdict     // TypeVerdict
+}
+
+// Chain is a base chain when Hook is set, else a regular chain.
+type Chain struct {
+	Name  string
+	Hook  *Hook
+	Rules []Rule
+}
+
+// Hook says where a base chain is attached.
+type Hook struct {
+	Type     string // "filter", "nat", "route"
+	Hook     string // "prerouting", "input", "forward", "output", "postrouting"
+	Priority int    // for example -100 for dstnat, 100 for srcnat
+	Drop     bool   // policy drop instead of accept
+}
+
+// Rule is a list of expressions that are evaluated left to right until one does not match.
+type Rule struct {
+	Exprs   []Expr
+	Comment string // shown by `nft list`; at most 127 bytes
+}
+
+// Field is a property of the packet that can be compared, looked up and concatenated.
+type Field uint8
+
+// The fields in use, as `nft` writes them.
+const (
+	FieldNFProto      Field = iota // meta nfproto; Number is 2 (IPv4) or 10 (IPv6)
+	FieldL4Proto                   // meta l4proto
+	FieldIIFName                   // iifname
+	FieldOIFName                   // oifname
+	FieldMark                      // meta mark
+	FieldIPSaddr                   // ip saddr
+	FieldIPDaddr                   // ip daddr
+	FieldIP6Saddr                  // ip6 saddr
+	FieldIP6Daddr                  // ip6 daddr
+	FieldSport                     // th sport
+	FieldDport                     // th dport
+	FieldCTStatus                  // ct status, a bit mask (IPS_*)
+	FieldCTState                   // ct state, a bit mask
+	FieldCTDirection               // ct direction; 0 original, 1 reply
+	FieldCTMark                    // ct mark
+	FieldFIBDaddrType              // fib daddr type; Number is RTN_*, 2 for local
+)
+
+// Expr is one expression of a rule: one of the types below.
+type Expr interface{ isExpr() }
+
+// Compare matches when the field, masked with Mask unless that is 0, equals (or with Not: does not equal) Value. An address field
+// may be compared with a Prefix.
+type Compare struct {
+	Field Field
+	Mask  uint32
+	Not   bool
+	Value Datum
+}
+
+// Lookup matches when the concatenation of Fields is (or with Not: is not) in the set.
+type Lookup struct {
+	Fields []Field
+	Set    string
+	Not    bool
+}
+
+// VerdictMap ends the rule with the verdict that the map holds for the concatenation of Fields, if any.
+type VerdictMap struct {
+	Fields []Field
+	Map    string
+}
+
+// Verdict ends the evaluation or moves it to another chain.
+type Verdict struct {
+	Kind  string // "accept", "drop", "return", "jump", "goto"
+	Chain string // of "jump" and "goto"
+}
+
+// Masquerade gives the packet's connection the address of the outgoing link as its source.
+type Masquerade struct {
+	FullyRandom bool // NF_NAT_RANGE_PROTO_RANDOM_FULLY: no port collisions of parallel connections in conntrack
+}
+
+// DNAT sends the connection to the address and port that the map holds for the concatenation of Fields; a packet
+// without an element in the map does not match. The map's value is an address and a port of family V6 or IPv4.
+type DNAT struct {
+	Fields []Field
+	Map    string
+	V6     bool
+}
+
+// SetMark sets the packet's mark to (mark &^ Mask) | Value.
+type SetMark struct{ Mask, Value uint32 }
+
+// Counter counts packets and bytes; its figures are no part of what is desired.
+type Counter struct{}
+
+func (Compare) isExpr()    {}
+func (Lookup) isExpr()     {}
+func (VerdictMap) isExpr() {}
+func (Verdict) isExpr()    {}
+func (Masquerade) isExpr() {}
+func (DNAT) isExpr()       {}
+func (SetMark) isExpr()    {}
+func (Counter) isExpr()    {}
