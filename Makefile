@@ -1,0 +1,65 @@
+# Twill. `make help` lists the targets; `make demo` and `make test` are the two to know.
+# demo, test, bench and everything below test/ make network namespaces: they need root.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOBUILD  := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+PROGRAMS := ./plugins/twill ./ipam/twill-ipam ./daemon/twilld ./ctl/twillctl
+TOOLS    := $(CURDIR)/.cache/tools
+PEERS    := $(CURDIR)/.cache/peers
+FUZZTIME ?= 10s
+
+.PHONY: help build demo test bench lint arch unit root-tests e2e fuzz tools peers setup root clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build twill, twill-ipam, twilld and twillctl into bin/
+	@mkdir -p bin
+	$(GOBUILD) -o bin/ $(PROGRAMS)
+
+demo: root build ## three nodes, pods on each, and the table of who reaches whom
+	bin/twillctl lab
+
+test: root setup lint arch unit e2e ## everything that CI runs
+
+lint: tools ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
+	go vet ./...
+	go vet -tags failpoint ./...
+	$(TOOLS)/staticcheck ./...
+
+arch: ## who may import what
+	go test ./test/arch
+
+unit: root peers ## the packages' own tests with the race detector; those that touch a kernel make their own namespaces
+	TWILL_PEERS=$(PEERS) go test -race $$(go list ./... | grep -v /test/)
+
+e2e: root build peers ## black-box tests of the built binaries in the lab, beside real flanneld
+	TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(PEERS) go test -count=1 -timeout 20m ./test/e2e/...
+
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	test/fuzz.sh $(FUZZTIME)
+
+bench: root setup build peers ## Twill beside its peers in one run, as ratios
+	TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(PEERS) go run ./test/bench
+
+tools: ## build the checkers
+	@mkdir -p $(TOOLS)
+	cd test/tools && go build -o $(TOOLS)/ tool
+
+peers: ## build flanneld and the reference CNI plugins
+	@mkdir -p $(PEERS)
+	cd test/reference && CGO_ENABLED=1 go build -o $(PEERS)/ tool
+
+setup: ## install the Debian packages that the tests use
+	test/setup.sh
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "this target makes network namespaces: run it as root"; exit 1; }
+
+clean: ## remove what was built
+	rm -rf bin .cache

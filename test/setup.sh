@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs what the tests and benchmarks need from Debian, and nothing that is there already. Twill itself needs none of it.
+set -euo pipefail
+
+need=()
+want() { command -v "$1" >/dev/null 2>&1 || need+=("$2"); }
+
+want gcc       gcc           # the race detector, and flanneld's udp backend, are cgo
+want gcc       libc6-dev
+want nft       nftables      # an independent reading of the tables that Twill writes; the reference plugins run it
+want iptables  iptables      # flanneld and the reference plugins run it
+want ip        iproute2      # an independent reading of links, routes, neighbours and FDB
+want bridge    iproute2
+want tc        iproute2
+want conntrack conntrack     # an independent reading of connection tracking
+want iperf3    iperf3        # throughput
+
+[ ${#need[@]} -eq 0 ] && exit 0
+mapfile -t need < <(printf '%s\n' "${need[@]}" | sort -u)
+if ! command -v apt-get >/dev/null 2>&1; then
+	echo "the tests need these Debian packages or their like: ${need[*]}" >&2
+	exit 1
+fi
+echo "installing: ${need[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
