@@ -1,0 +1,201 @@
+package overlay
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/store"
+)
+
+// leaseData is BackendData and BackendV6Data as flannel writes them. Older flannel releases write no VNI.
+type leaseData struct {
+	VNI     *uint32 `json:",omitempty"`
+	VtepMAC string
+}
+
+// own is the node's side of every peer's fragment.
+type own struct {
+	self   *store.Lease
+	uplink kernel.Uplink
+	ends   []ends // of b.stacks
+}
+
+// memo keeps each lease's fragment for as long as the lease and the node's own side stay the same.
+type memo struct {
+	own     string // fingerprint of the own side that the entries were made with
+	turn    uint64
+	entries map[*store.Lease]*entry
+}
+
+type entry struct {
+	fragment *kernel.Fragment // nil when nothing of the lease can be used
+	rejects  []store.Reject
+	turn     uint64
+}
+
+// Fragments returns one fragment for each peer that can be reached, and for each family of a peer that cannot, the reason. A
+// lease seen before yields the fragment that it had before, unless the node's own side changed. One peer's bad
+// data never affects another peer.
+func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) ([]*kernel.Fragment, []store.Reject, error) {
+	o := own{self: self, uplink: uplink}
+	for _, s := range b.stacks {
+		e, err := b.endpoints(s, uplink)
+		if err != nil {
+			return nil, nil, err
+		}
+		o.ends = append(o.ends, e)
+	}
+	if print := b.fingerprint(o); print != b.memo.own || b.memo.entries == nil {
+		b.memo = memo{own: print, entries: make(map[*store.Lease]*entry, len(leases))}
+	}
+	b.memo.turn++
+	fragments := make([]*kernel.Fragment, 0, len(leases))
+	var rejects []store.Reject
+	for _, lease := range leases {
+		if lease.Subnet == self.Subnet && lease.IPv6Subnet == self.IPv6Subnet {
+			continue
+		}
+		e := b.memo.entries[lease]
+		if e == nil {
+			e = b.render(o, lease)
+			b.memo.entries[lease] = e
+		}
+		e.turn = b.memo.turn
+		if e.fragment != nil {
+			fragments = append(fragments, e.fragment)
+		}
+		rejects = append(rejects, e.rejects...)
+	}
+	b.forget()
+	return fragments, rejects, nil
+}
+
+// forget drops the entries of leases that are gone.
+func (b *Backend) forget() {
+	for lease, e := range b.memo.entries {
+		if e.turn != b.memo.turn {
+			delete(b.memo.entries, lease)
+		}
+	}
+}
+
+// fingerprint is equal for two own sides exactly when they give every peer the same fragment.
+func (b *Backend) fingerprint(o own) string {
+	print := fmt.Sprint(o.self.Subnet, o.self.IPv6Subnet)
+	for _, e := range o.ends {
+		print += fmt.Sprint(" ", e.public)
+	}
+	if b.opts.Config.DirectRouting {
+		print += fmt.Sprint(" ", o.uplink.Name, o.uplink.Addresses)
+	}
+	return print
+}
+
+func (b *Backend) render(o own, lease *store.Lease) *entry {
+	e := &entry{}
+	f := &kernel.Fragment{Owner: owner(lease)}
+	for i, s := range b.stacks {
+		if !s.subnet(lease).IsValid() {
+			continue // a peer of one family in a dual-stack cluster
+		}
+		if err := b.peer(f, i, o, lease); err != nil {
+			e.rejects = append(e.rejects, store.Reject{Key: owner(lease), Err: fmt.Errorf("%s: %w", s.name, err)})
+		}
+	}
+	if len(f.Routes) > 0 {
+		e.fragment = f
+	}
+	return e
+}
+
+// owner names a lease by its subnets, which no two leases of a datastore share.
+func owner(lease *store.Lease) string {
+	switch {
+	case !lease.IPv6Subnet.IsValid():
+		return lease.Subnet.String()
+	case !lease.Subnet.IsValid():
+		return lease.IPv6Subnet.String()
+	}
+	return lease.Subnet.String() + "&" + lease.IPv6Subnet.String()
+}
+
+// peer adds to f what reaches the peer's pods of one family. It adds nothing when it returns an error.
+func (b *Backend) peer(f *kernel.Fragment, stackIndex int, o own, lease *store.Lease) error {
+	s := b.stacks[stackIndex]
+	subnet, public := s.subnet(lease), s.publicIP(lease)
+	if lease.BackendType != BackendType {
+		return fmt.Errorf("backend type is %q, not %q", lease.BackendType, BackendType)
+	}
+	if err := s.checkSubnet(subnet, s.subnet(o.self), s.pool(&b.opts.Network)); err != nil {
+		return err
+	}
+	if err := s.checkPublic(public, o.ends[stackIndex].public); err != nil {
+		return err
+	}
+	mac, err := b.vtepMAC(s, lease)
+	if err != nil {
+		return err
+	}
+	if b.opts.Config.DirectRouting && o.uplink.OnLink(public) {
+		f.Routes = append(f.Routes, kernel.Route{
+			Dst:      subnet,
+			NextHops: []kernel.NextHop{{Gateway: public, Link: o.uplink.Name}},
+		})
+		return nil
+	}
+	f.FDB = append(f.FDB, kernel.FDBEntry{Link: s.link, MAC: mac, Dst: public})
+	f.Neighbors = append(f.Neighbors, kernel.Neighbor{Link: s.link, IP: subnet.Addr(), MAC: mac})
+	f.Routes = append(f.Routes, kernel.Route{
+		Dst:      subnet,
+		NextHops: []kernel.NextHop{{Gateway: subnet.Addr(), Link: s.link, OnLink: true}},
+	})
+	return nil
+}
+
+func (f family) checkSubnet(subnet, self, pool netip.Prefix) error {
+	switch {
+	case subnet.Addr().Is6() != f.ipv6 || subnet != subnet.Masked():
+		return fmt.Errorf("%s is no %s subnet", subnet, f.name)
+	case pool.Bits() > subnet.Bits() || !pool.Contains(subnet.Addr()):
+		return fmt.Errorf("subnet %s is outside the network %s", subnet, pool)
+	case subnet.Overlaps(self):
+		return fmt.Errorf("subnet %s overlaps this node's own, %s", subnet, self)
+	}
+	return nil
+}
+
+func (f family) checkPublic(public, self netip.Addr) error {
+	switch {
+	case !public.IsValid():
+		return errors.New("no public address")
+	case public.Is6() != f.ipv6 || !public.IsGlobalUnicast():
+		return fmt.Errorf("public address %s is no %s unicast address", public, f.name)
+	case public == self:
+		return fmt.Errorf("public address %s is this node's own", public)
+	}
+	return nil
+}
+
+func (b *Backend) vtepMAC(s stack, lease *store.Lease) (kernel.MAC, error) {
+	if len(s.data(lease)) == 0 {
+		return kernel.MAC{}, errors.New("no backend data")
+	}
+	var data leaseData
+	if err := json.Unmarshal(s.data(lease), &data); err != nil {
+		return kernel.MAC{}, fmt.Errorf("backend data: %w", err)
+	}
+	if data.VNI != nil && *data.VNI != b.opts.Config.VNI {
+		return kernel.MAC{}, fmt.Errorf("VNI is %d, this network's is %d", *data.VNI, b.opts.Config.VNI)
+	}
+	mac, err := kernel.ParseMAC(data.VtepMAC)
+	if err != nil {
+		return kernel.MAC{}, fmt.Errorf("VtepMAC: %w", err)
+	}
+	if !mac.IsUnicast() || mac == s.mac {
+		return kernel.MAC{}, fmt.Errorf("VtepMAC %s is not the address of another device", mac)
+	}
+	return mac, nil
+}
