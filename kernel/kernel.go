@@ -22,6 +22,7 @@ type Change[T any] struct {
 // A dump returns only what can be ours: links named in names or bearing LinkAlias; permanent neighbours and FDB entries
 // on the named links; routes of the main table with RouteProtocol, and routes on the named links that flanneld left there
 // (RTPROT_BOOT, onlink, gateway equal to the destination's base address). A dump that cannot be trusted returns ErrStale.
+// What Links cannot tell of a link (TxChecksumOffload is nil, an entry is not in Sysctls) counts as unchanged since it was last applied.
 //
 // The Apply methods return nil when all changes were made, else a slice as long as changes with each one's error or nil.
 // They send many messages at a time and go on past errors.
@@ -63,7 +64,8 @@ func (k Kind) String() string {
 }
 
 // Event is one notification of the kernel. Exactly the field of its Kind is set; Lost says that notifications were
-// dropped (ENOBUFS), so that every kind may have changed.
+// dropped (ENOBUFS), so that every kind may have changed. Events come in the order in which the kernel made the changes, and the
+// changes that the reader's own process asked for are among them.
 type Event struct {
 	Kind     Kind
 	Deleted  bool
@@ -73,4 +75,13 @@ type Event struct {
 	FDB      FDBEntry
 	Route    Route
 	Table    string // KindTable: the name
+
+	// Intact says of KindLink that the message shows the link up and takes no address away, so that the routes and
+	// neighbours on it still stand. Otherwise they may be gone without a notification of their own: the kernel flushes
+	// IPv4 routes silently when a link goes down or loses its last address (net/ipv4/fib_frontend.c, fib_disable_ip).
+	Intact bool
+
+	// Foreign says of the other kinds that a dump would not return the object: another route protocol, a neighbour that is not
+	// permanent. It matters only where it took the place of one of ours.
+	Foreign bool
 }

@@ -28,6 +28,10 @@ type State struct {
 	Links     []Link
 	Fragments []*Fragment
 	Tables    []Table
+
+	// AbsentTables names tables of ours that must not exist, such as those of a module that is switched off and may have been on in
+	// an earlier run. Tables that leave Tables from one Sync to the next are removed without being named here.
+	AbsentTables []string
 }
 
 // Fragment is the part of a State that stems from one source, such as one peer's lease. A Fragment is never changed
