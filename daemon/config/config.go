@@ -1,0 +1,64 @@
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"regexp"
+)
+
+// Config is what twilld was told, checked. It is not changed after Load.
+type Config struct {
+	Backend   string
+	Datastore string
+
+	EtcdEndpoints []string
+	EtcdPrefix    string
+	EtcdCAFile    string
+	EtcdCertFile  string
+	EtcdKeyFile   string
+	EtcdUsername  string
+	EtcdPassword  Secret
+
+	NodeName   string
+	Iface      string         // empty: chosen by IfaceRegex, or else by the default route
+	IfaceRegex *regexp.Regexp // nil when not given
+	PublicIP   netip.Addr     // the zero Addr stands for the uplink's own address
+	PublicIPv6 netip.Addr
+
+	IPMasq               bool
+	VXLANChecksumOffload *bool // nil leaves the devices as they are
+
+	SubnetFile string
+	RunDir     string
+	CNIConfDir string
+	CNIBinDir  string // empty: plugins are not installed
+
+	HealthAddress  string // empty: off
+	MetricsAddress string // empty: off
+
+	LogLevel  slog.Level
+	LogFormat string // "text" or "json"
+
+	Cleanup bool // remove all that Twill made on this host, then exit
+	Version bool // print the version, then exit
+}
+
+// Secret is a string that does not show up in logs and dumps.
+type Secret string
+
+// String hides the secret from fmt.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "(hidden)"
+}
+
+// GoString hides the secret from fmt's %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// LogValue hides the secret from slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// Reveal returns the secret itself.
+func (s Secret) Reveal() string { return string(s) }

@@ -1,0 +1,272 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// key is one thing that can be configured.
+type key struct {
+	name     string // of the flag and of the YAML key
+	fallback string // the default, as one would write it
+	derived  string // what the default is when it is found out at run time
+	usage    string
+	flagOnly bool // an instruction for one run, not a setting
+	isSwitch bool // the flag alone means true
+
+	// parse stores the value in c. The error says what is wrong with it and what would be right.
+	parse func(c *Config, value string) error
+}
+
+// env returns the name of the key's environment variable.
+func (k key) env() string { return "TWILLD_" + strings.ToUpper(strings.ReplaceAll(k.name, "-", "_")) }
+
+// keys is the table of everything that can be configured, in the order in which it is documented.
+func keys() []key {
+	return []key{
+		{name: "backend", fallback: "vxlan", usage: "how nodes reach each other's pods; must agree with the stored network configuration: vxlan",
+			parse: choice(func(c *Config) *string { return &c.Backend }, []string{"vxlan"}, []string{"bgp"})},
+		{name: "datastore", fallback: "etcd", usage: "where leases are kept: etcd",
+			parse: choice(func(c *Config) *string { return &c.Datastore }, []string{"etcd"}, []string{"kube"})},
+		{name: "etcd-endpoints", fallback: "http://127.0.0.1:2379", usage: "etcd's client URLs, divided by commas", parse: parseEndpoints},
+		{name: "etcd-prefix", fallback: "/coreos.com/network", usage: "etcd key below which everything is kept; flannel's by default", parse: parsePrefix},
+		{name: "etcd-cafile", usage: "file with the certificates that etcd's own is checked against",
+			parse: path(func(c *Config) *string { return &c.EtcdCAFile }, optional)},
+		{name: "etcd-certfile", usage: "file with the client certificate for etcd",
+			parse: path(func(c *Config) *string { return &c.EtcdCertFile }, optional)},
+		{name: "etcd-keyfile", usage: "file with the key of the client certificate",
+			parse: path(func(c *Config) *string { return &c.EtcdKeyFile }, optional)},
+		{name: "etcd-username", usage: "user name for etcd",
+			parse: text(func(c *Config) *string { return &c.EtcdUsername })},
+		{name: "etcd-password", usage: "password for etcd; better given by environment or file, since every user of the host can read flags",
+			parse: func(c *Config, v string) error { c.EtcdPassword = Secret(v); return nil }},
+		{name: "kubeconfig", usage: "for the datastore kube, which is not available yet", parse: later("the datastore kube")},
+		{name: "net-conf", usage: "for the datastore kube, which is not available yet", parse: later("the datastore kube")},
+		{name: "node-name", derived: "the host name", usage: "name of this node, unique in the cluster", parse: parseNodeName},
+		{name: "iface", derived: "that of the default route", usage: "uplink: name of the link by which nodes reach each other, or an address on it",
+			parse: text(func(c *Config) *string { return &c.Iface })},
+		{name: "iface-regex", usage: "uplink: the first link whose name or address matches", parse: parseRegex},
+		{name: "public-ip", derived: "the uplink's", usage: "IPv4 address under which other nodes reach this one", parse: parseAddr(false)},
+		{name: "public-ipv6", derived: "the uplink's", usage: "IPv6 address under which other nodes reach this one", parse: parseAddr(true)},
+		{name: "ip-masq", fallback: "true", isSwitch: true, usage: "give traffic from pods to outside the cluster the node's address",
+			parse: boolean(func(c *Config) *bool { return &c.IPMasq })},
+		{name: "vxlan-checksum-offload", fallback: "keep", usage: "checksum offload of the VXLAN devices: on, off (for NICs that corrupt inner checksums) or keep as it is",
+			parse: parseOffload},
+		{name: "subnet-file", fallback: "/run/flannel/subnet.env", usage: "file that tells other programs the node's subnet and MTU, as flannel's does",
+			parse: path(func(c *Config) *string { return &c.SubnetFile }, required)},
+		{name: "run-dir", fallback: "/run/twill", usage: "directory for what lives until the next boot: attachments and address allocations",
+			parse: path(func(c *Config) *string { return &c.RunDir }, required)},
+		{name: "cni-conf-dir", fallback: "/etc/cni/net.d", usage: "directory for 10-twill.conflist",
+			parse: path(func(c *Config) *string { return &c.CNIConfDir }, required)},
+		{name: "cni-bin-dir", fallback: "/opt/cni/bin", usage: "directory into which the plugins beside twilld are installed; empty to install none",
+			parse: path(func(c *Config) *string { return &c.CNIBinDir }, optional)},
+		{name: "health-address", fallback: "127.0.0.1:10270", usage: "address of /healthz and /readyz; empty for none",
+			parse: address(func(c *Config) *string { return &c.HealthAddress })},
+		{name: "metrics-address", fallback: "127.0.0.1:10270", usage: "address of /metrics, which may be that of /healthz; empty for none",
+			parse: address(func(c *Config) *string { return &c.MetricsAddress })},
+		{name: "proxy", fallback: "off", usage: "service proxy: off",
+			parse: choice(nil, []string{"off"}, []string{"nftables"})},
+		{name: "policy", fallback: "off", usage: "enforcement of NetworkPolicy: off",
+			parse: choice(nil, []string{"off"}, []string{"on"})},
+		{name: "bgp-config", usage: "for the backend bgp, which is not available yet", parse: later("the backend bgp")},
+		{name: "log-level", fallback: "info", usage: "least level that is logged: debug, info, warn, error", parse: parseLevel},
+		{name: "log-format", fallback: "text", usage: "text or json",
+			parse: choice(func(c *Config) *string { return &c.LogFormat }, []string{"text", "json"}, nil)},
+		{name: "cleanup", fallback: "false", flagOnly: true, isSwitch: true, usage: "remove all that Twill made on this host, then exit",
+			parse: boolean(func(c *Config) *bool { return &c.Cleanup })},
+		{name: "version", fallback: "false", flagOnly: true, isSwitch: true, usage: "print the version, then exit",
+			parse: boolean(func(c *Config) *bool { return &c.Version })},
+	}
+}
+
+const (
+	optional = false
+	required = true
+)
+
+// shownDefault is what the usage text and the documentation say of the default.
+func (k key) shownDefault() string {
+	if k.derived != "" {
+		return k.derived
+	}
+	return k.fallback
+}
+
+// choice accepts the values in known and says of those in planned that they are not there yet. A nil field stores nothing.
+func choice(field func(*Config) *string, known, planned []string) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		for _, k := range known {
+			if v == k {
+				if field != nil {
+					*field(c) = v
+				}
+				return nil
+			}
+		}
+		for _, p := range planned {
+			if v == p {
+				return fmt.Errorf("%q is not available in this version: use %s", v, strings.Join(known, " or "))
+			}
+		}
+		return fmt.Errorf("%q is unknown: use %s", v, strings.Join(known, " or "))
+	}
+}
+
+// later accepts nothing but the empty value.
+func later(what string) func(*Config, string) error {
+	return func(_ *Config, v string) error {
+		if v != "" {
+			return fmt.Errorf("is for %s, which is not available in this version: remove it", what)
+		}
+		return nil
+	}
+}
+
+func text(field func(*Config) *string) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		*field(c) = v
+		return nil
+	}
+}
+
+func path(field func(*Config) *string, must bool) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		if v == "" {
+			if must {
+				return errors.New("is empty: give an absolute path")
+			}
+			*field(c) = ""
+			return nil
+		}
+		if !filepath.IsAbs(v) {
+			return fmt.Errorf("%q is no absolute path", v)
+		}
+		*field(c) = filepath.Clean(v)
+		return nil
+	}
+}
+
+func boolean(field func(*Config) *bool) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		b, err := strconv.ParseBool(v)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", v)
+		}
+		*field(c) = b
+		return nil
+	}
+}
+
+func address(field func(*Config) *string) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		if v != "" {
+			host, port, err := net.SplitHostPort(v)
+			if err != nil {
+				return fmt.Errorf("%q is no HOST:PORT such as 127.0.0.1:10270", v)
+			}
+			if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+				return fmt.Errorf("%q: %q is no port from 1 to 65535", v, port)
+			}
+			if _, err := netip.ParseAddr(host); err != nil && host != "" {
+				return fmt.Errorf("%q: %q is no IP address", v, host)
+			}
+		}
+		*field(c) = v
+		return nil
+	}
+}
+
+func parseEndpoints(c *Config, v string) error {
+	var endpoints []string
+	for _, e := range strings.Split(v, ",") {
+		e = strings.TrimSpace(e)
+		u, err := url.Parse(e)
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return fmt.Errorf("%q is no URL such as https://10.0.0.1:2379", e)
+		}
+		if u.User != nil {
+			return errors.New("holds a password: use etcd-username and etcd-password")
+		}
+		endpoints = append(endpoints, strings.TrimSuffix(e, "/"))
+	}
+	c.EtcdEndpoints = endpoints
+	return nil
+}
+
+func parsePrefix(c *Config, v string) error {
+	trimmed := strings.TrimRight(v, "/")
+	if !strings.HasPrefix(v, "/") || trimmed == "" {
+		return fmt.Errorf("%q is no key such as /coreos.com/network", v)
+	}
+	c.EtcdPrefix = trimmed
+	return nil
+}
+
+func parseNodeName(c *Config, v string) error {
+	if !regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`).MatchString(v) {
+		return fmt.Errorf("%q is no node name: use letters, digits, dots and dashes", v)
+	}
+	c.NodeName = v
+	return nil
+}
+
+func parseRegex(c *Config, v string) error {
+	if v == "" {
+		return nil
+	}
+	re, err := regexp.Compile(v)
+	if err != nil {
+		return fmt.Errorf("%q is no regular expression: %w", v, err)
+	}
+	c.IfaceRegex = re
+	return nil
+}
+
+func parseAddr(ipv6 bool) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		if v == "" {
+			return nil
+		}
+		family, field := "IPv4", &c.PublicIP
+		if ipv6 {
+			family, field = "IPv6", &c.PublicIPv6
+		}
+		addr, err := netip.ParseAddr(v)
+		if err != nil || addr.Is6() != ipv6 || addr.Zone() != "" || addr.Is4In6() || !addr.IsGlobalUnicast() {
+			return fmt.Errorf("%q is no %s unicast address", v, family)
+		}
+		*field = addr
+		return nil
+	}
+}
+
+func parseOffload(c *Config, v string) error {
+	switch v {
+	case "keep":
+		c.VXLANChecksumOffload = nil
+	case "on", "off":
+		on := v == "on"
+		c.VXLANChecksumOffload = &on
+	default:
+		return fmt.Errorf("%q is unknown: use keep, on or off", v)
+	}
+	return nil
+}
+
+func parseLevel(c *Config, v string) error {
+	levels := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+	level, ok := levels[v]
+	if !ok {
+		return fmt.Errorf("%q is unknown: use debug, info, warn or error", v)
+	}
+	c.LogLevel = level
+	return nil
+}
