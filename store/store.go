@@ -41,7 +41,7 @@ type Attributes struct {
 // Snapshot is everything that the cluster says at one time. It is never changed after it was made, and a lease whose
 // record did not change is the same pointer as in the snapshot before.
 type Snapshot struct {
-	Leases   []*Lease // all nodes', this node's among them; sorted by Key
+	Leases   []*Lease // all nodes', this node's among them; sorted by Subnets.Compare
 	Revision int64    // grows from snapshot to snapshot
 	Rejected []Reject // records that could not be read; each peer concerned keeps its last good lease, if there was one
 }
