@@ -44,9 +44,10 @@ const (
 type Set struct {
 	Name     string
 	Key      []Type // more than one is a concatenation
-	Value    []Type
-	Interval bool // elements may be ranges and prefixes
-	Size     uint32
+	Value    []Type // of a map; more than one is a concatenation, TypeVerdict stands alone
+	Interval bool   // elements may be ranges and prefixes; they must not overlap
+	Size     uint32 // the largest number of elements; 0 for no limit
+	Comment  string // shown by `nft list`; at most 127 bytes
 	Elements []Element
 
 	// Foreign elements are written by another program or by the packet path; the reconciler makes the set and
@@ -57,9 +58,9 @@ type Set struct {
 // Element is one element of a set or map. Key and Value hold one datum for each type of the set.
 type Element struct {
 	Key     []Datum
-	KeyEnd  []Datum // inclusive end of a range; nil for a single value
+	KeyEnd  []Datum // inclusive end of a range; nil for a single value, or when a Prefix in Key says it
 	Value   []Datum
-	Comment string
+	Comment string // shown by `nft list`; at most 127 bytes
 }
 
 // Datum is a value of a key, a map or a comparison; exactly one field is meant, by the Type it stands for.
@@ -73,9 +74,10 @@ type Datum struct {
 
 // Chain is a base chain when Hook is set, else a regular chain.
 type Chain struct {
-	Name  string
-	Hook  *Hook
-	Rules []Rule
+	Name    string
+	Hook    *Hook
+	Comment string // shown by `nft list`; at most 127 bytes
+	Rules   []Rule
 }
 
 // Hook says where a base chain is attached.
@@ -119,7 +121,8 @@ const (
 type Expr interface{ isExpr() }
 
 // Compare matches when the field, masked with Mask unless that is 0, equals (or with Not: does not equal) Value. An address field
-// may be compared with a Prefix.
+// may be compared with a Prefix. A field of one IP version implies that the packet is of that version, also with Not: a rule
+// in a table of family inet that compares an IPv4 address matches no IPv6 packet.
 type Compare struct {
 	Field Field
 	Mask  uint32
@@ -142,9 +145,21 @@ type VerdictMap struct {
 
 // Verdict ends the evaluation or moves it to another chain.
 type Verdict struct {
-	Kind  string // "accept", "drop", "return", "jump", "goto"
-	Chain string // of "jump" and "goto"
+	Kind  VerdictKind
+	Chain string // of Jump and Goto
 }
+
+// VerdictKind is a verdict's name as `nft` writes it.
+type VerdictKind string
+
+// The verdicts in use.
+const (
+	Accept VerdictKind = "accept"
+	Drop   VerdictKind = "drop"
+	Return VerdictKind = "return"
+	Jump   VerdictKind = "jump"
+	Goto   VerdictKind = "goto"
+)
 
 // Masquerade gives the packet's connection the address of the outgoing link as its source.
 type Masquerade struct {

@@ -1,0 +1,82 @@
+package nfnl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrLost says that the kernel dropped notifications because they were not read fast enough (ENOBUFS).
+var ErrLost = errors.New("netfilter notifications were lost")
+
+// Listener receives the notifications of one multicast group.
+type Listener struct {
+	file *os.File
+	read []byte
+}
+
+// Listen joins the group (NFNLGRP_*) in the network namespace of the calling thread. rcvbuf is the number of bytes of
+// notifications that may wait, or 0 for the system's default.
+func Listen(group uint32, rcvbuf int) (*Listener, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, fmt.Errorf("open netfilter netlink socket: %w", err)
+	}
+	l := &Listener{file: os.NewFile(uintptr(fd), "netlink"), read: make([]byte, readSize)}
+	if rcvbuf > 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, rcvbuf); err != nil {
+			return nil, errors.Join(fmt.Errorf("make room for %d bytes of notifications: %w", rcvbuf, err), l.Close())
+		}
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, errors.Join(fmt.Errorf("bind netfilter netlink socket: %w", err), l.Close())
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, int(group)); err != nil {
+		return nil, errors.Join(fmt.Errorf("join netfilter group %d: %w", group, err), l.Close())
+	}
+	return l, nil
+}
+
+// Close releases the socket; Run returns.
+func (l *Listener) Close() error { return l.file.Close() }
+
+// Run calls each for every notification until ctx is done, and returns ctx.Err() then. When notifications were lost it calls
+// lost and goes on. The message's bytes are valid during the call only.
+func (l *Listener) Run(ctx context.Context, each func(Header, Message), lost func()) error {
+	conn, err := l.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("receive netfilter notifications: %w", err)
+	}
+	// A deadline in the past wakes the read below. Setting it fails only on a closed file, which wakes it too.
+	stop := context.AfterFunc(ctx, func() { _ = l.file.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for {
+		var n int
+		var readErr error
+		err := conn.Read(func(fd uintptr) bool {
+			n, _, readErr = unix.Recvfrom(int(fd), l.read, 0)
+			return !errors.Is(readErr, unix.EAGAIN)
+		})
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("receive netfilter notifications: %w", err)
+		case errors.Is(readErr, unix.ENOBUFS):
+			lost()
+		case errors.Is(readErr, unix.EINTR):
+		case readErr != nil:
+			return fmt.Errorf("receive netfilter notifications: %w", readErr)
+		default:
+			for h, payload := range messages(l.read[:n]) {
+				if len(payload) >= nfgenSize {
+					each(h, Message{Type: h.Type, Flags: h.Flags, Family: payload[0], Attrs: payload[nfgenSize:]})
+				}
+			}
+		}
+	}
+}
