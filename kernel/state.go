@@ -89,6 +89,10 @@ type Link struct {
 	// checksum of encapsulated packets.
 	TxChecksumOffload *bool
 
+	// Unmarked says, in a dump only, that the link does not bear LinkAlias yet: it was found under a desired name and becomes ours when it
+	// is applied.
+	Unmarked bool
+
 	// Sysctls are the link's entries under net.ipv4.conf.<link> and net.ipv6.conf.<link>, keyed such as "ipv6/accept_ra".
 	// Entries not named here are not touched.
 	Sysctls map[string]string
