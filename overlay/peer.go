@@ -96,30 +96,19 @@ func (b *Backend) fingerprint(o own) string {
 
 func (b *Backend) render(o own, lease *store.Lease) *entry {
 	e := &entry{}
-	f := &kernel.Fragment{Owner: owner(lease)}
+	f := &kernel.Fragment{Owner: lease.Key()}
 	for i, s := range b.stacks {
 		if !s.subnet(lease).IsValid() {
 			continue // a peer of one family in a dual-stack cluster
 		}
 		if err := b.peer(f, i, o, lease); err != nil {
-			e.rejects = append(e.rejects, store.Reject{Key: owner(lease), Err: fmt.Errorf("%s: %w", s.name, err)})
+			e.rejects = append(e.rejects, store.Reject{Key: lease.Key(), Err: fmt.Errorf("%s: %w", s.name, err)})
 		}
 	}
 	if len(f.Routes) > 0 {
 		e.fragment = f
 	}
 	return e
-}
-
-// owner names a lease by its subnets, which no two leases of a datastore share.
-func owner(lease *store.Lease) string {
-	switch {
-	case !lease.IPv6Subnet.IsValid():
-		return lease.Subnet.String()
-	case !lease.Subnet.IsValid():
-		return lease.IPv6Subnet.String()
-	}
-	return lease.Subnet.String() + "&" + lease.IPv6Subnet.String()
 }
 
 // peer adds to f what reaches the peer's pods of one family. It adds nothing when it returns an error.

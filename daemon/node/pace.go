@@ -1,0 +1,72 @@
+package node
+
+import "time"
+
+const (
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 5 * time.Second
+
+	// Syncs start at least spacing apart, so that a burst of events costs a few syncs. When another program keeps undoing what is programmed, the
+	// spacing doubles up to spacingMost: that bounds what the quarrel costs and still repairs within a second.
+	spacing     = 20 * time.Millisecond
+	spacingMost = 400 * time.Millisecond
+	calm        = time.Second // without drift for so long, the spacing is the least again
+
+	resyncEvery  = 5 * time.Minute
+	resyncJitter = time.Minute
+)
+
+// backoff yields growing delays between tries.
+type backoff struct {
+	jitter func(time.Duration) time.Duration
+	delay  time.Duration
+}
+
+func (b *backoff) next() time.Duration {
+	b.delay = min(max(2*b.delay, retryFirst), retryMost)
+	return b.delay - b.jitter(b.delay/4)
+}
+
+func (b *backoff) reset() { b.delay = 0 }
+
+// pacer says when the next sync may start.
+type pacer struct {
+	last    time.Time // the start of the last sync
+	drifted time.Time // the last sync for drift
+	gap     time.Duration
+}
+
+// wait returns how long a sync that is wanted at now has to wait.
+func (p *pacer) wait(now time.Time, what mark) time.Duration {
+	gap := spacing
+	if what&markDrift != 0 {
+		gap = max(p.gap, spacing)
+	}
+	return max(0, p.last.Add(gap).Sub(now))
+}
+
+// started tells that a sync starts at now.
+func (p *pacer) started(now time.Time, what mark) {
+	p.last = now
+	if what&markDrift == 0 {
+		return
+	}
+	if now.Sub(p.drifted) > calm {
+		p.gap = spacing
+	} else {
+		p.gap = min(2*p.gap, spacingMost)
+	}
+	p.drifted = now
+}
+
+// sleep waits for d; it reports false when done closes first.
+func sleep(done <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return false
+	case <-t.C:
+		return true
+	}
+}

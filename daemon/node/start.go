@@ -1,0 +1,90 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/store"
+)
+
+// server is a node that knows its network. But for the watcher, it is the loop's alone.
+type server struct {
+	n       *Node
+	network store.Network
+	backend Backend
+	uplink  kernel.Uplink // as it was last found
+	attrs   store.Attributes
+	reg     store.Registration
+	told    told
+	watcher *watcher
+}
+
+// start reads the network configuration and fits the backend and the uplink to it. It changes nothing outside. It returns nil
+// and no error when ctx ended first.
+func (n *Node) start(ctx context.Context) (*server, error) {
+	network, err := n.awaitNetwork(ctx)
+	if ctx.Err() != nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &server{n: n, network: network, told: newTold(n.opts.Log), watcher: &watcher{n: n}}
+	if s.backend, err = n.opts.Backend(network); err != nil {
+		return nil, err
+	}
+	if s.uplink, err = n.opts.Uplink(network); err != nil {
+		return nil, fmt.Errorf("find the uplink: %w", err)
+	}
+	if s.attrs, err = s.backend.Attributes(s.uplink); err != nil {
+		return nil, err
+	}
+	n.opts.Log.Info("found the uplink", "link", s.uplink.Name, "mtu", s.uplink.MTU,
+		"publicIP", s.attrs.PublicIP, "publicIPv6", s.attrs.PublicIPv6)
+	return s, nil
+}
+
+// awaitNetwork retries until the network configuration is there.
+func (n *Node) awaitNetwork(ctx context.Context) (store.Network, error) {
+	retry := backoff{jitter: n.opts.Jitter}
+	last := ""
+	for {
+		network, err := n.opts.Store.Network(ctx)
+		if err == nil || ctx.Err() != nil {
+			return network, nil
+		}
+		n.status.set(fmt.Errorf("waiting for the network configuration: %w", err))
+		if err.Error() != last {
+			n.opts.Log.Warn("waiting for the network configuration", "err", err)
+			last = err.Error()
+		}
+		if !sleep(ctx.Done(), retry.next()) {
+			return store.Network{}, nil
+		}
+	}
+}
+
+// register retries until the node has its subnets. It returns nil when ctx ended first.
+func (s *server) register(ctx context.Context) store.Registration {
+	log, last := s.n.opts.Log, ""
+	retry := backoff{jitter: s.n.opts.Jitter}
+	for {
+		reg, err := s.n.opts.Store.Register(ctx, s.network, s.attrs, s.n.opts.Host.Preferred())
+		if err == nil {
+			log.Info("registered the node", "subnet", reg.Lease().Subnet, "ipv6Subnet", reg.Lease().IPv6Subnet)
+			return reg
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.n.status.set(fmt.Errorf("register the node: %w", err))
+		if err.Error() != last {
+			log.Warn("the node is not registered yet", "err", err)
+			last = err.Error()
+		}
+		if !sleep(ctx.Done(), retry.next()) {
+			return nil
+		}
+	}
+}

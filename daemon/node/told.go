@@ -1,0 +1,94 @@
+package node
+
+import (
+	"log/slog"
+
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/store"
+)
+
+// told remembers what was logged and announced, so that each thing is said when it changes and not with each sync.
+type told struct {
+	log       *slog.Logger
+	err       string            // of the last sync; empty after a good one
+	rejects   map[string]string // key and family -> reason
+	conflicts map[string]bool
+	ready     bool
+	last      Announcement
+	announces bool
+}
+
+func newTold(log *slog.Logger) told { return told{log: log} }
+
+// synced logs what a sync changed, that syncs began to fail, and that they ended failing.
+func (t *told) synced(r Report) {
+	t.changes(r)
+	t.conflicting(r)
+	switch {
+	case r.Err != nil && r.Err.Error() != t.err:
+		t.log.Error("sync failed; trying again", "err", r.Err)
+	case r.Err == nil && t.err != "":
+		t.log.Info("syncs succeed again")
+	}
+	t.err = ""
+	if r.Err != nil {
+		t.err = r.Err.Error()
+	} else if !t.ready {
+		t.ready = true
+		t.log.Info("the node is ready", "peers", r.Peers, "rejected", r.Rejected)
+	}
+}
+
+func (t *told) changes(r Report) {
+	args := []any{"peers", r.Peers, "took", r.Duration}
+	changed := false
+	for kind, c := range r.Result.Kinds {
+		if c.Changes > 0 {
+			changed = true
+			args = append(args, kernel.Kind(kind).String(), c.Changes)
+		}
+	}
+	if changed {
+		t.log.Info("changed the kernel", args...)
+	}
+}
+
+func (t *told) conflicting(r Report) {
+	now := make(map[string]bool, len(r.Result.Conflicts))
+	for _, c := range r.Result.Conflicts {
+		text := c.String()
+		if now[text] = true; !t.conflicts[text] {
+			t.log.Warn("two peers claim the same", "conflict", text)
+		}
+	}
+	t.conflicts = now
+}
+
+// rejected logs peers and records that are skipped, once for each reason.
+func (t *told) rejected(rejects []store.Reject) {
+	now := make(map[string]string, len(rejects))
+	for _, r := range rejects {
+		id := r.Key + " " + r.Err.Error()
+		if now[id] = r.Key; t.rejects[id] == "" {
+			t.log.Warn("skipped a peer", "lease", r.Key, "err", r.Err)
+		}
+	}
+	for id, key := range t.rejects {
+		if now[id] == "" {
+			t.log.Info("a peer that was skipped is mended or gone", "lease", key)
+		}
+	}
+	t.rejects = now
+}
+
+func (t *told) announced(a Announcement) bool { return t.announces && t.last.equal(a) }
+
+func (t *told) announce(a Announcement) {
+	if !t.announced(a) {
+		t.log.Info("announced the node to the container runtime", "subnets", a.Subnets, "mtu", a.MTU)
+	}
+	t.last, t.announces = a, true
+}
+
+// equal compares what can change while a network configuration is in use.
+func (a Announcement) equal(b Announcement) bool { return a.Subnets == b.Subnets && a.MTU == b.MTU }

@@ -1,0 +1,111 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/twill-cni/twill/kernel"
+)
+
+// watcher turns the kernel's notifications into marks.
+type watcher struct {
+	n *Node
+
+	mu      sync.Mutex
+	uplink  string
+	links   []string // of interest, the uplink among them
+	current Monitor  // nil while none is open
+}
+
+// follow names the uplink and the other links of interest.
+func (w *watcher) follow(uplink string, others []kernel.Link) error {
+	links := []string{uplink}
+	for _, l := range others {
+		links = append(links, l.Name)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if slices.Equal(links, w.links) {
+		return nil
+	}
+	w.uplink, w.links = uplink, links
+	if w.current == nil {
+		return nil
+	}
+	if err := w.current.SetLinks(links); err != nil {
+		return fmt.Errorf("watch links %v: %w", links, err)
+	}
+	return nil
+}
+
+// run watches until ctx ends. When the monitor fails, it is opened again, and everything is read again since notifications may
+// have been missed.
+func (w *watcher) run(ctx context.Context) error {
+	retry := backoff{jitter: w.n.opts.Jitter}
+	for {
+		err := w.once(ctx, &retry)
+		if ctx.Err() != nil {
+			return nil
+		}
+		w.n.opts.Log.Warn("watching the kernel failed; trying again", "err", err)
+		w.n.status.setMonitor(fmt.Errorf("watch the kernel: %w", err))
+		if !sleep(ctx.Done(), retry.next()) {
+			return nil
+		}
+	}
+}
+
+func (w *watcher) once(ctx context.Context, retry *backoff) error {
+	m, err := w.n.opts.Monitor()
+	if err != nil {
+		return err
+	}
+	if err := w.open(m); err != nil {
+		return errors.Join(err, m.Close())
+	}
+	w.n.status.setMonitor(nil)
+	w.n.mark(markUplink | markResync)
+	err = m.Run(ctx, func(ev kernel.Event) {
+		retry.reset()
+		w.observe(ev)
+	})
+	w.mu.Lock()
+	w.current = nil
+	w.mu.Unlock()
+	if err == nil {
+		err = errors.New("it ended")
+	}
+	return err
+}
+
+func (w *watcher) open(m Monitor) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := m.SetLinks(w.links); err != nil {
+		return fmt.Errorf("watch links %v: %w", w.links, err)
+	}
+	w.current = m
+	return nil
+}
+
+func (w *watcher) observe(ev kernel.Event) {
+	var m mark
+	if w.n.opts.Dataplane.Observe(ev) {
+		m |= markDrift
+	}
+	if ev.Lost || ev.Kind == kernel.KindLink && ev.Link == w.uplinkName() {
+		m |= markUplink
+	}
+	if m != 0 {
+		w.n.mark(m)
+	}
+}
+
+func (w *watcher) uplinkName() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.uplink
+}
