@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -159,6 +160,7 @@ func (s *Socket) Get(m Message) (Message, error) {
 	var answer Message
 	var found bool
 	err := s.query(m, 0, func(m Message) error {
+		m.Attrs = slices.Clone(m.Attrs) // the acknowledgement is read into the same buffer
 		answer, found = m, true
 		return nil
 	})

@@ -1,0 +1,256 @@
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/kernel/nfnl"
+)
+
+// attempts is how often a transaction is planned anew because somebody else changed the rule set between the listing and the
+// commit. Each attempt is lost only to a transaction that another program completed.
+const attempts = 10
+
+// Handle works on the nftables of the network namespace in which it was opened. Its methods may be called from any
+// goroutine; they take turns.
+type Handle struct {
+	log *slog.Logger
+
+	mu         sync.Mutex
+	socket     *nfnl.Socket
+	known      map[tableID]*image // what SyncTables left in the kernel, as far as nobody changed it since
+	generation uint32             // of the rule set when known was last true
+	monitors   int                // running monitors; with one, known is true until it says otherwise
+}
+
+var _ kernel.Tables = (*Handle)(nil)
+
+// Open opens a handle on the calling thread's network namespace. log gets an Info line for every table that was changed.
+func Open(log *slog.Logger) (*Handle, error) {
+	socket, err := nfnl.Open()
+	if err != nil {
+		return nil, err
+	}
+	return &Handle{log: log, socket: socket, known: make(map[tableID]*image)}, nil
+}
+
+// Close releases the handle's socket. What is in the kernel stays there.
+func (h *Handle) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.socket.Close()
+}
+
+// SyncTables makes each desired table hold exactly what it says and removes the tables named in stale, whatever their family.
+// Every table is one transaction: packets meet its old or its new content, never anything between. A table that holds what is
+// desired is not written, also by a Handle that sees it for the first time. What is written is the difference: elements when only
+// elements differ, the rules of a chain when they do.
+//
+// A table is listed when this Handle has not written it, or when somebody may have changed it since: by what a running
+// Monitor says, or without one whenever the kernel's generation number moved. Sets marked Foreign are neither listed nor
+// changed while their shape is as desired; when their shape changes and their types do not, their elements move to the new set.
+//
+// One table's failure does not keep the others from being synced; the errors are joined.
+func (h *Handle) SyncTables(ctx context.Context, desired []kernel.Table, stale []string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.checkGeneration(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, t := range desired {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if err := h.syncTable(t); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(stale) > 0 {
+		errs = append(errs, h.deleteTables(func(id tableID) bool {
+			for _, name := range stale {
+				if id.name == name && strings.HasPrefix(name, kernel.TablePrefix) {
+					return true
+				}
+			}
+			return false
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// checkGeneration forgets what is known when the rule set may have changed unseen.
+func (h *Handle) checkGeneration() error {
+	now, err := generation(h.socket)
+	if err != nil {
+		return err
+	}
+	if now != h.generation && h.monitors == 0 {
+		clear(h.known)
+	}
+	h.generation = now
+	return nil
+}
+
+// Resync makes the next SyncTables list every table, whatever is known about it.
+func (h *Handle) Resync() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.known)
+}
+
+// forget makes the next SyncTables list the table.
+func (h *Handle) forget(id tableID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.known, id)
+}
+
+func (h *Handle) syncTable(t kernel.Table) error {
+	want, err := encode(t)
+	if err != nil {
+		return err
+	}
+	return h.apply(tableID{families[t.Family], t.Name}, want, nil)
+}
+
+// apply commits the difference between the table and want, and the steps that extra adds. It plans anew, from a listing, when
+// somebody else was faster: then the kernel says that the generation is not the one that was listed (ERESTART), or, when the
+// plan was made from memory, that things are missing or there already.
+func (h *Handle) apply(id tableID, want *image, extra []step) error {
+	var err error
+	for range attempts {
+		have, fromMemory := h.known[id]
+		var gen uint32
+		if !fromMemory {
+			if have, gen, err = h.list(id, want); errors.Is(err, kernel.ErrStale) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+		}
+		delete(h.known, id)
+		err = h.commit(id, gen, append(plan(id, have, want), extra...))
+		switch {
+		case err == nil:
+			if extra == nil {
+				h.known[id] = want
+			}
+			return nil
+		case errors.Is(err, unix.ERESTART), fromMemory && isConflict(err):
+		default:
+			return err
+		}
+	}
+	return fmt.Errorf("sync table %s: other programs changed nftables during each of %d attempts: %w", id.name, attempts, err)
+}
+
+// list reads the table as one consistent image, together with the generation that it is of. The elements of sets that want
+// calls foreign are read only when they must be carried over into a set of another shape.
+func (h *Handle) list(id tableID, want *image) (*image, uint32, error) {
+	before, err := generation(h.socket)
+	if err != nil {
+		return nil, 0, err
+	}
+	foreign := func(name string) bool { return want.sets[name] != nil && want.sets[name].foreign }
+	have, err := read(h.socket, id, foreign)
+	if err != nil {
+		return nil, 0, err
+	}
+	for name, old := range have.sets {
+		set := want.sets[name]
+		if !foreign(name) || old.setSpec == set.setSpec || !old.compatible(set.setSpec) {
+			continue
+		}
+		if set.elements, err = readElements(h.socket, id, name, old.setSpec); err != nil {
+			return nil, 0, fmt.Errorf("read elements of set %s of table %s: %w", name, id.name, err)
+		}
+	}
+	after, err := generation(h.socket)
+	if err == nil && after != before {
+		err = kernel.ErrStale
+	}
+	return have, after, err
+}
+
+// compatible reports whether a set of spec s can take the elements of one of spec o.
+func (s setSpec) compatible(o setSpec) bool {
+	s.size, s.userData = o.size, o.userData
+	return s == o
+}
+
+// isConflict reports whether an error can come from a plan that was made from outdated knowledge.
+func isConflict(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY)
+}
+
+// commit sends the steps as one transaction, none as nothing.
+func (h *Handle) commit(id tableID, generation uint32, steps []step) error {
+	if len(steps) == 0 {
+		return nil
+	}
+	messages := make([]nfnl.Message, len(steps))
+	for i, s := range steps {
+		messages[i] = s.message
+	}
+	err := h.socket.Batch(unix.NFNL_SUBSYS_NFTABLES, generation, messages)
+	var refused *nfnl.Error
+	switch {
+	case err == nil:
+		h.generation = successor(h.generation)
+		h.log.Info("nftables table changed", "table", id.name, "messages", len(steps))
+		return nil
+	case errors.As(err, &refused) && refused.Index >= 0 && refused.Index < len(steps):
+		return fmt.Errorf("sync table %s: %s: %w", id.name, steps[refused.Index].what, err)
+	}
+	return fmt.Errorf("sync table %s: %w", id.name, err)
+}
+
+// successor returns the generation that the kernel makes of g: 0 is never one (nf_tables_commit).
+func successor(g uint32) uint32 {
+	if g++; g == 0 {
+		g = 1
+	}
+	return g
+}
+
+// DeleteTables removes every table whose name starts with kernel.TablePrefix, of all families: what Twill made on this host.
+func (h *Handle) DeleteTables(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return h.deleteTables(func(id tableID) bool { return strings.HasPrefix(id.name, kernel.TablePrefix) })
+}
+
+func (h *Handle) deleteTables(match func(tableID) bool) error {
+	var found []tableID
+	m := nfnl.Message{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE}
+	err := h.socket.Dump(m, func(answer nfnl.Message) error {
+		attrs, err := nfnl.Parse(answer.Attrs)
+		if id := (tableID{answer.Family, attrs[unix.NFTA_TABLE_NAME].String()}); err == nil && match(id) {
+			found = append(found, id)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("list tables: %w", err)
+	}
+	var errs []error
+	for _, id := range found {
+		delete(h.known, id)
+		if err := h.commit(id, 0, []step{{message(unix.NFT_MSG_DELTABLE, id), "remove table"}}); !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

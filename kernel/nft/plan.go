@@ -1,0 +1,322 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/twill-cni/twill/kernel/nfnl"
+)
+
+// step is one message of a transaction, with words for the error when the kernel refuses it.
+type step struct {
+	message nfnl.Message
+	what    string
+}
+
+// maxList is how many bytes of elements go into one message: an attribute's length has 16 bits.
+const maxList = 60 << 10
+
+// plan returns the transaction that turns actual into desired; none when they are equal. What is equal is left alone: chains
+// stay hooked, sets keep their elements, foreign ones above all. Within a transaction the kernel works in this order, so that
+// nothing is removed while something refers to it and nothing is referred to before it is there.
+func plan(id tableID, actual, desired *image) []step {
+	p := planner{id: id, actual: actual, desired: desired}
+	p.rewriteAll = slices.ContainsFunc(sorted(actual.sets), p.dropsSet) ||
+		slices.ContainsFunc(sorted(actual.chains), p.dropsChain)
+	if !actual.exists || actual.flags != desired.flags {
+		p.addTable(desired.flags)
+	}
+	p.removeRules()
+	p.removeElements()
+	p.removeSets()
+	p.removeChains()
+	p.addChains()
+	p.addSets()
+	p.addElements()
+	p.addRules()
+	return p.steps
+}
+
+type planner struct {
+	id              tableID
+	actual, desired *image
+	rewriteAll      bool // a set or chain goes that a rule of any chain may refer to, if only to its successor of the same name
+	steps           []step
+}
+
+func (p *planner) add(m nfnl.Message, format string, args ...any) {
+	p.steps = append(p.steps, step{m, fmt.Sprintf(format, args...)})
+}
+
+func (p *planner) addTable(flags uint32) {
+	m := message(unix.NFT_MSG_NEWTABLE, p.id)
+	m.Flags = unix.NLM_F_CREATE
+	m.Attrs.Uint32(unix.NFTA_TABLE_FLAGS, flags)
+	p.add(m, "add table")
+}
+
+// rewrites reports whether the rules of the chain have to be written anew.
+func (p *planner) rewrites(name string) bool {
+	have, want := p.actual.chains[name], p.desired.chains[name]
+	return p.rewriteAll || have == nil || want == nil || !slices.EqualFunc(have.rules, want.rules, rule.equal)
+}
+
+// dropsChain reports whether the chain, which is there, has to go, for good or to be made again at another hook.
+func (p *planner) dropsChain(name string) bool {
+	want := p.desired.chains[name]
+	return want == nil || !p.actual.chains[name].sameHook(want.chainSpec)
+}
+
+// dropsSet reports whether the set, which is there, has to go, for good or to be made again in another shape.
+func (p *planner) dropsSet(name string) bool {
+	want := p.desired.sets[name]
+	return want == nil || p.actual.sets[name].setSpec != want.setSpec
+}
+
+// makesSet reports whether the desired set has to be made.
+func (p *planner) makesSet(name string) bool { return p.actual.sets[name] == nil || p.dropsSet(name) }
+
+func (p *planner) removeRules() {
+	for _, name := range sorted(p.actual.chains) {
+		if len(p.actual.chains[name].rules) == 0 || !p.rewrites(name) {
+			continue
+		}
+		m := message(unix.NFT_MSG_DELRULE, p.id)
+		m.Attrs.String(unix.NFTA_RULE_CHAIN, name)
+		p.add(m, "remove rules of chain %s", name)
+	}
+}
+
+func (p *planner) addRules() {
+	for _, name := range sorted(p.desired.chains) {
+		if !p.rewrites(name) {
+			continue
+		}
+		for i, r := range p.desired.chains[name].rules {
+			m := message(unix.NFT_MSG_NEWRULE, p.id)
+			m.Flags = unix.NLM_F_CREATE | unix.NLM_F_APPEND
+			m.Attrs.String(unix.NFTA_RULE_CHAIN, name)
+			m.Attrs.Bytes(unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, r.raw)
+			if r.userData != "" {
+				m.Attrs.Bytes(unix.NFTA_RULE_USERDATA, []byte(r.userData))
+			}
+			p.add(m, "add rule %d to chain %s", i+1, name)
+		}
+	}
+}
+
+func (p *planner) removeChains() {
+	for _, name := range sorted(p.actual.chains) {
+		if !p.dropsChain(name) {
+			continue
+		}
+		m := message(unix.NFT_MSG_DELCHAIN, p.id)
+		m.Attrs.String(unix.NFTA_CHAIN_NAME, name)
+		p.add(m, "remove chain %s", name)
+	}
+}
+
+// addChains adds chains, and changes the policy of those whose hook is as it should be: such a chain filters packets all the
+// time, a new one with policy drop would drop them until the transaction's end. A comment alone cannot be changed
+// (nf_tables_updchain), and is not worth unhooking a chain for.
+func (p *planner) addChains() {
+	for _, name := range sorted(p.desired.chains) {
+		want := p.desired.chains[name].chainSpec
+		have := p.actual.chains[name]
+		kept := have != nil && !p.dropsChain(name)
+		if kept && have.policy == want.policy {
+			continue
+		}
+		m := message(unix.NFT_MSG_NEWCHAIN, p.id)
+		m.Flags = unix.NLM_F_CREATE
+		m.Attrs.String(unix.NFTA_CHAIN_NAME, name)
+		if want.base {
+			m.Attrs.Nest(unix.NFTA_CHAIN_HOOK, func(a *nfnl.Attrs) {
+				a.Uint32(unix.NFTA_HOOK_HOOKNUM, want.hook)
+				a.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(want.priority))
+			})
+			m.Attrs.String(unix.NFTA_CHAIN_TYPE, want.kind)
+			m.Attrs.Uint32(unix.NFTA_CHAIN_POLICY, want.policy)
+		}
+		if want.userData != "" && !kept {
+			m.Attrs.Bytes(nftaChainUserData, []byte(want.userData))
+		}
+		p.add(m, "add chain %s", name)
+	}
+}
+
+func (p *planner) removeSets() {
+	for _, name := range sorted(p.actual.sets) {
+		if !p.dropsSet(name) {
+			continue
+		}
+		m := message(unix.NFT_MSG_DELSET, p.id)
+		m.Attrs.String(unix.NFTA_SET_NAME, name)
+		p.add(m, "remove set %s", name)
+	}
+}
+
+func (p *planner) addSets() {
+	for i, name := range sorted(p.desired.sets) {
+		if !p.makesSet(name) {
+			continue
+		}
+		m := message(unix.NFT_MSG_NEWSET, p.id)
+		m.Flags = unix.NLM_F_CREATE
+		m.Attrs.String(unix.NFTA_SET_NAME, name)
+		p.desired.sets[name].encode(&m.Attrs)
+		m.Attrs.Uint32(unix.NFTA_SET_ID, uint32(i+1))
+		p.add(m, "add set %s", name)
+	}
+}
+
+// encode appends the attributes of NEWSET.
+func (s setSpec) encode(a *nfnl.Attrs) {
+	a.Uint32(unix.NFTA_SET_FLAGS, s.flags)
+	a.Uint32(unix.NFTA_SET_KEY_TYPE, s.keyType)
+	a.Uint32(unix.NFTA_SET_KEY_LEN, s.keyLen)
+	if s.flags&unix.NFT_SET_MAP != 0 {
+		a.Uint32(unix.NFTA_SET_DATA_TYPE, s.dataType)
+		a.Uint32(unix.NFTA_SET_DATA_LEN, s.dataLen)
+	}
+	if s.size != 0 || s.fields != "" {
+		a.Nest(unix.NFTA_SET_DESC, func(a *nfnl.Attrs) {
+			if s.size != 0 {
+				a.Uint32(unix.NFTA_SET_DESC_SIZE, s.size)
+			}
+			if s.fields == "" {
+				return
+			}
+			a.Nest(nftaSetDescConcat, func(a *nfnl.Attrs) {
+				for _, size := range []byte(s.fields) {
+					a.Nest(unix.NFTA_LIST_ELEM, func(a *nfnl.Attrs) { a.Uint32(nftaSetFieldLen, uint32(size)) })
+				}
+			})
+		})
+	}
+	a.Bytes(unix.NFTA_SET_USERDATA, []byte(s.userData))
+}
+
+func (p *planner) removeElements() {
+	for _, name := range sorted(p.actual.sets) {
+		if p.dropsSet(name) || p.desired.sets[name].foreign {
+			continue
+		}
+		want := p.desired.sets[name]
+		p.elements(unix.NFT_MSG_DELSETELEM, name, want.setSpec, missing(p.actual.sets[name].elements, want.elements))
+	}
+}
+
+// addElements fills sets. A foreign set gets its elements when it is made, and is its writers' from then on.
+func (p *planner) addElements() {
+	for _, name := range sorted(p.desired.sets) {
+		want := p.desired.sets[name]
+		var have map[elementKey]elementValue
+		if !p.makesSet(name) {
+			if want.foreign {
+				continue
+			}
+			have = p.actual.sets[name].elements
+		}
+		p.elements(unix.NFT_MSG_NEWSETELEM, name, want.setSpec, missing(want.elements, have))
+	}
+}
+
+// missing returns the elements of a that b does not hold with the same value.
+func missing(a, b map[elementKey]elementValue) map[elementKey]elementValue {
+	out := make(map[elementKey]elementValue)
+	for key, value := range a {
+		if other, ok := b[key]; !ok || other != value {
+			out[key] = value
+		}
+	}
+	return out
+}
+
+// elements appends as many messages of the given type as the elements need.
+func (p *planner) elements(typ uint16, name string, spec setSpec, elements map[elementKey]elementValue) {
+	verb := "add"
+	if typ == unix.NFT_MSG_DELSETELEM {
+		verb = "remove"
+	}
+	keys := slices.SortedFunc(maps.Keys(elements), elementKey.compare)
+	var list nfnl.Attrs
+	for i, key := range keys {
+		appendElement(&list, spec, key, elements[key], typ == unix.NFT_MSG_DELSETELEM)
+		if len(list) < maxList && i < len(keys)-1 {
+			continue
+		}
+		m := message(typ, p.id)
+		if typ == unix.NFT_MSG_NEWSETELEM {
+			m.Flags = unix.NLM_F_CREATE
+		}
+		m.Attrs.String(unix.NFTA_SET_ELEM_LIST_SET, name)
+		m.Attrs.Bytes(unix.NFTA_SET_ELEM_LIST_ELEMENTS|unix.NLA_F_NESTED, list)
+		p.add(m, "%s elements of set %s", verb, name)
+		list = list[:0]
+	}
+}
+
+func (k elementKey) compare(o elementKey) int {
+	switch {
+	case k.from < o.from:
+		return -1
+	case k.from > o.from:
+		return 1
+	case k.to < o.to:
+		return -1
+	case k.to > o.to:
+		return 1
+	}
+	return 0
+}
+
+// appendElement appends one element to the list; two, where a range starts and ends, in an interval set without concatenation.
+func appendElement(list *nfnl.Attrs, spec setSpec, key elementKey, value elementValue, keyOnly bool) {
+	concat := spec.flags&setConcat != 0
+	list.Nest(unix.NFTA_LIST_ELEM, func(a *nfnl.Attrs) {
+		appendData(a, unix.NFTA_SET_ELEM_KEY, key.from)
+		if concat {
+			appendData(a, nftaSetElemKeyEnd, key.to)
+		}
+		switch {
+		case keyOnly || spec.flags&unix.NFT_SET_MAP == 0:
+		case spec.dataType == unix.NFT_DATA_VERDICT:
+			a.Nest(unix.NFTA_SET_ELEM_DATA, func(a *nfnl.Attrs) { appendVerdict(a, value) })
+		default:
+			appendData(a, unix.NFTA_SET_ELEM_DATA, value.data)
+		}
+		if value.comment != "" && !keyOnly {
+			a.Bytes(unix.NFTA_SET_ELEM_USERDATA, []byte(value.comment))
+		}
+	})
+	if concat || spec.flags&unix.NFT_SET_INTERVAL == 0 {
+		return
+	}
+	if end, ok := next(key.to); ok {
+		list.Nest(unix.NFTA_LIST_ELEM, func(a *nfnl.Attrs) {
+			a.Uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+			appendData(a, unix.NFTA_SET_ELEM_KEY, end)
+		})
+	}
+}
+
+func appendData(a *nfnl.Attrs, typ uint16, value string) {
+	a.Nest(typ, func(a *nfnl.Attrs) { a.Bytes(unix.NFTA_DATA_VALUE, []byte(value)) })
+}
+
+func appendVerdict(a *nfnl.Attrs, value elementValue) {
+	a.Nest(unix.NFTA_DATA_VERDICT, func(a *nfnl.Attrs) {
+		a.Bytes(unix.NFTA_VERDICT_CODE, binary.BigEndian.AppendUint32(nil, uint32(value.verdict)))
+		if value.chain != "" {
+			a.String(unix.NFTA_VERDICT_CHAIN, value.chain)
+		}
+	})
+}
+
+// sorted makes a transaction the same for the same input.
+func sorted[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }

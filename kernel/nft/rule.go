@@ -1,0 +1,294 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/kernel/nfnl"
+)
+
+// field is where a packet's property comes from.
+type field struct {
+	load    expr.Any // without its register
+	size    int      // bytes
+	host    bool     // in host byte order
+	version uint32   // NFPROTO_* of the packets that have it; 0 for all
+	addr    bool     // compared with an address or prefix
+	name    bool     // compared with an interface name
+}
+
+var fields = [...]field{
+	kernel.FieldNFProto:      {load: &expr.Meta{Key: expr.MetaKeyNFPROTO}, size: 1},
+	kernel.FieldL4Proto:      {load: &expr.Meta{Key: expr.MetaKeyL4PROTO}, size: 1},
+	kernel.FieldIIFName:      {load: &expr.Meta{Key: expr.MetaKeyIIFNAME}, size: unix.IFNAMSIZ, name: true},
+	kernel.FieldOIFName:      {load: &expr.Meta{Key: expr.MetaKeyOIFNAME}, size: unix.IFNAMSIZ, name: true},
+	kernel.FieldMark:         {load: &expr.Meta{Key: expr.MetaKeyMARK}, size: 4, host: true},
+	kernel.FieldIPSaddr:      {load: network(12, 4), size: 4, version: unix.NFPROTO_IPV4, addr: true},
+	kernel.FieldIPDaddr:      {load: network(16, 4), size: 4, version: unix.NFPROTO_IPV4, addr: true},
+	kernel.FieldIP6Saddr:     {load: network(8, 16), size: 16, version: unix.NFPROTO_IPV6, addr: true},
+	kernel.FieldIP6Daddr:     {load: network(24, 16), size: 16, version: unix.NFPROTO_IPV6, addr: true},
+	kernel.FieldSport:        {load: transport(0), size: 2},
+	kernel.FieldDport:        {load: transport(2), size: 2},
+	kernel.FieldCTStatus:     {load: &expr.Ct{Key: expr.CtKeySTATUS}, size: 4, host: true},
+	kernel.FieldCTState:      {load: &expr.Ct{Key: expr.CtKeySTATE}, size: 4, host: true},
+	kernel.FieldCTDirection:  {load: &expr.Ct{Key: expr.CtKeyDIRECTION}, size: 1},
+	kernel.FieldCTMark:       {load: &expr.Ct{Key: expr.CtKeyMARK}, size: 4, host: true},
+	kernel.FieldFIBDaddrType: {load: &expr.Fib{FlagDADDR: true, ResultADDRTYPE: true}, size: 4, host: true},
+}
+
+func network(offset, size uint32) expr.Any {
+	return &expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size}
+}
+
+func transport(offset uint32) expr.Any {
+	return &expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2}
+}
+
+// ruleEncoder collects the kernel's expressions of one rule.
+type ruleEncoder struct {
+	family  uint8
+	version uint32 // IP version that the rule has already narrowed packets to
+	exprs   []expr.Any
+}
+
+func encodeRule(family uint8, r kernel.Rule) (rule, error) {
+	e := &ruleEncoder{family: family}
+	switch family {
+	case unix.NFPROTO_IPV4, unix.NFPROTO_IPV6:
+		e.version = uint32(family)
+	}
+	for i, x := range r.Exprs {
+		if err := e.expr(x); err != nil {
+			return rule{}, fmt.Errorf("expression %d: %w", i+1, err)
+		}
+	}
+	var list nfnl.Attrs
+	for _, x := range e.exprs {
+		b, err := expr.Marshal(family, x)
+		if err != nil {
+			return rule{}, fmt.Errorf("encode %T: %w", x, err)
+		}
+		list.Bytes(unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, b)
+	}
+	canonical, err := canonicalRule(list)
+	if err != nil {
+		return rule{}, err
+	}
+	userData, err := comment(udataComment, r.Comment)
+	return rule{raw: list, canonical: canonical, userData: userData}, err
+}
+
+func (e *ruleEncoder) add(x ...expr.Any) { e.exprs = append(e.exprs, x...) }
+
+func (e *ruleEncoder) expr(x kernel.Expr) error {
+	switch x := x.(type) {
+	case kernel.Compare:
+		return e.compare(x)
+	case kernel.Lookup:
+		return e.lookup(x.Fields, &expr.Lookup{SetName: x.Set, Invert: x.Not})
+	case kernel.VerdictMap:
+		return e.lookup(x.Fields, &expr.Lookup{SetName: x.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT})
+	case kernel.DNAT:
+		return e.dnat(x)
+	case kernel.Verdict:
+		code, err := verdictCode(x)
+		e.add(&expr.Verdict{Kind: expr.VerdictKind(code), Chain: x.Chain})
+		return err
+	case kernel.Masquerade:
+		e.add(&expr.Masq{FullyRandom: x.FullyRandom})
+	case kernel.SetMark:
+		e.setMark(x)
+	case kernel.Counter:
+		e.add(&expr.Counter{})
+	default:
+		return fmt.Errorf("unknown expression %T", x)
+	}
+	return nil
+}
+
+// compare emits what nft emits for the same comparison, so that nft recognises it and prints it well.
+func (e *ruleEncoder) compare(c kernel.Compare) error {
+	f := fields[c.Field]
+	value, last, err := f.encode(c.Value)
+	if err != nil {
+		return err
+	}
+	mask := nativeUint32(c.Mask)
+	switch {
+	case f.addr:
+		mask = prefixMask(value, last)
+	case c.Mask != 0 && (f.size != 4 || !f.host):
+		return errors.New("only marks, connection states and the like can be masked")
+	}
+	e.narrow(f.version)
+	e.load(f, 0)
+	op := expr.CmpOpEq
+	if c.Not {
+		op = expr.CmpOpNeq
+	}
+	zero := make([]byte, f.size)
+	if f.addr && value != last || !f.addr && c.Mask != 0 {
+		e.add(&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: uint32(f.size), Mask: []byte(mask), Xor: zero})
+	}
+	if !f.addr && bits.OnesCount32(c.Mask) == 1 && c.Value.Number == c.Mask {
+		// "bit is set" as `nft` writes it: ct status dnat, ct state new.
+		value, op = string(zero), expr.CmpOpNeq
+		if c.Not {
+			op = expr.CmpOpEq
+		}
+	}
+	e.add(&expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: []byte(value)})
+	if c.Field == kernel.FieldNFProto && !c.Not {
+		e.version = c.Value.Number
+	}
+	return nil
+}
+
+// encode encodes a value that the field is compared with.
+func (f field) encode(d kernel.Datum) (value, last string, err error) {
+	switch {
+	case f.addr:
+		return encodeAddr(d, f.size)
+	case f.name:
+		value, err = encodeIfname(d.Name)
+	default:
+		value, err = encodeNumber(d.Number, f.size, f.host)
+	}
+	return value, value, err
+}
+
+// prefixMask returns the mask of the prefix from first to last.
+func prefixMask(first, last string) string {
+	mask := make([]byte, len(first))
+	for i := range mask {
+		mask[i] = ^(first[i] ^ last[i])
+	}
+	return string(mask)
+}
+
+// load puts the field into the registers from the given word of 4 bytes on.
+func (e *ruleEncoder) load(f field, word int) {
+	e.add(withRegister(f.load, register(word)))
+}
+
+// narrow makes the rule match packets of one IP version only, before a header of that version is looked at: only the version
+// says where the header's fields are.
+func (e *ruleEncoder) narrow(version uint32) {
+	if version == 0 || version == e.version {
+		return
+	}
+	e.version = version
+	if e.family == unix.NFPROTO_BRIDGE {
+		etherType := map[uint32]string{unix.NFPROTO_IPV4: "\x08\x00", unix.NFPROTO_IPV6: "\x86\xdd"}[version]
+		e.add(&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: unix.NFT_REG_1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte(etherType)})
+		return
+	}
+	e.add(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{byte(version)}})
+}
+
+// lookup loads the concatenation of fields and looks it up.
+func (e *ruleEncoder) lookup(names []kernel.Field, l *expr.Lookup) error {
+	if len(names) == 0 {
+		return errors.New("nothing to look up")
+	}
+	for _, name := range names {
+		e.narrow(fields[name].version)
+	}
+	word := 0
+	for _, name := range names {
+		f := fields[name]
+		e.load(f, word)
+		word += padded(f.size) / 4
+	}
+	if word > 16 {
+		return errors.New("concatenation is longer than the kernel's registers, 64 bytes")
+	}
+	l.SourceRegister = unix.NFT_REG_1
+	e.add(l)
+	return nil
+}
+
+// dnat looks up an address and a port and sends the connection there.
+func (e *ruleEncoder) dnat(d kernel.DNAT) error {
+	nat := &expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: register(0), RegProtoMin: register(1)}
+	if d.V6 {
+		nat.Family, nat.RegProtoMin = unix.NFPROTO_IPV6, register(4)
+	}
+	nat.RegAddrMax, nat.RegProtoMax = nat.RegAddrMin, nat.RegProtoMin // as the kernel lists it
+	e.narrow(nat.Family)
+	if err := e.lookup(d.Fields, &expr.Lookup{SetName: d.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_1}); err != nil {
+		return err
+	}
+	e.add(nat)
+	return nil
+}
+
+func (e *ruleEncoder) setMark(m kernel.SetMark) {
+	if m.Mask == ^uint32(0) {
+		e.add(&expr.Immediate{Register: unix.NFT_REG_1, Data: []byte(nativeUint32(m.Value))})
+	} else {
+		// (mark & ^(Mask|Value)) ^ Value is (mark &^ Mask) | Value.
+		e.add(&expr.Meta{Key: expr.MetaKeyMARK, Register: unix.NFT_REG_1},
+			&expr.Bitwise{SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 4,
+				Mask: []byte(nativeUint32(^(m.Mask | m.Value))), Xor: []byte(nativeUint32(m.Value))})
+	}
+	e.add(&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: unix.NFT_REG_1})
+}
+
+// register numbers the 4-byte word in the way in which the kernel lists it (nft_dump_register): the 16-byte register where a
+// word is the first of one, else the 4-byte one.
+func register(word int) uint32 {
+	if word%4 == 0 {
+		return uint32(unix.NFT_REG_1 + word/4)
+	}
+	return uint32(unix.NFT_REG32_00 + word)
+}
+
+// withRegister returns a copy of the load expression with its destination set.
+func withRegister(load expr.Any, reg uint32) expr.Any {
+	switch x := load.(type) {
+	case *expr.Meta:
+		y := *x
+		y.Register = reg
+		return &y
+	case *expr.Payload:
+		y := *x
+		y.DestRegister = reg
+		return &y
+	case *expr.Ct:
+		y := *x
+		y.Register = reg
+		return &y
+	case *expr.Fib:
+		y := *x
+		y.Register = reg
+		return &y
+	}
+	return load
+}
+
+var verdicts = map[kernel.VerdictKind]expr.VerdictKind{
+	kernel.Accept: expr.VerdictAccept,
+	kernel.Drop:   expr.VerdictDrop,
+	kernel.Return: expr.VerdictReturn,
+	kernel.Jump:   expr.VerdictJump,
+	kernel.Goto:   expr.VerdictGoto,
+}
+
+func verdictCode(v kernel.Verdict) (int32, error) {
+	code, ok := verdicts[v.Kind]
+	if !ok {
+		return 0, fmt.Errorf("unknown verdict %q", v.Kind)
+	}
+	if (v.Kind == kernel.Jump || v.Kind == kernel.Goto) != (v.Chain != "") {
+		return 0, fmt.Errorf("verdict %s with chain %q", v.Kind, v.Chain)
+	}
+	return int32(code), nil
+}
