@@ -42,7 +42,8 @@ type Dataplane interface {
 type Monitor interface {
 	// SetLinks names the links of interest. It may be called while Run runs.
 	SetLinks(names []string) error
-	// Run calls emit with each event, from one goroutine, until ctx ends; any other end is an error. It closes the monitor.
+	// Run calls emit with each event, from several goroutines maybe, until ctx ends; any other end is an error. It closes
+	// the monitor.
 	Run(ctx context.Context, emit func(kernel.Event)) error
 	// Close releases a monitor that was not run.
 	Close() error

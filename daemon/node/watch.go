@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twill-cni/twill/kernel"
 )
@@ -46,19 +47,23 @@ func (w *watcher) follow(uplink string, others []kernel.Link) error {
 func (w *watcher) run(ctx context.Context) error {
 	retry := backoff{jitter: w.n.opts.Jitter}
 	for {
-		err := w.once(ctx, &retry)
+		begin := time.Now()
+		err := w.once(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		w.n.opts.Log.Warn("watching the kernel failed; trying again", "err", err)
 		w.n.status.setMonitor(fmt.Errorf("watch the kernel: %w", err))
+		if time.Since(begin) > retryMost {
+			retry.reset()
+		}
 		if !sleep(ctx.Done(), retry.next()) {
 			return nil
 		}
 	}
 }
 
-func (w *watcher) once(ctx context.Context, retry *backoff) error {
+func (w *watcher) once(ctx context.Context) error {
 	m, err := w.n.opts.Monitor()
 	if err != nil {
 		return err
@@ -68,10 +73,7 @@ func (w *watcher) once(ctx context.Context, retry *backoff) error {
 	}
 	w.n.status.setMonitor(nil)
 	w.n.mark(markUplink | markResync)
-	err = m.Run(ctx, func(ev kernel.Event) {
-		retry.reset()
-		w.observe(ev)
-	})
+	err = m.Run(ctx, w.observe)
 	w.mu.Lock()
 	w.current = nil
 	w.mu.Unlock()

@@ -1,0 +1,45 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twill-cni/twill/daemon/node"
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/kernel/linux"
+	"github.com/twill-cni/twill/kernel/nft"
+)
+
+// monitor joins the notifications of rtnetlink and nftables.
+type monitor struct {
+	links  *linux.Monitor
+	tables *nft.Monitor
+}
+
+func (k kernels) monitor() (node.Monitor, error) {
+	links, err := k.links.NewMonitor(nil)
+	if err != nil {
+		return nil, err
+	}
+	tables, err := k.tables.NewMonitor()
+	if err != nil {
+		return nil, errors.Join(err, links.Close())
+	}
+	return &monitor{links, tables}, nil
+}
+
+func (m *monitor) SetLinks(names []string) error { return m.links.SetLinks(names) }
+
+// Run calls emit from one goroutine for each of the two. It ends both when one fails.
+func (m *monitor) Run(ctx context.Context, emit func(kernel.Event)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.links.Run(ctx, emit) })
+	g.Go(func() error { return errors.Join(m.tables.Run(ctx, emit), m.tables.Close()) })
+	return g.Wait()
+}
+
+func (m *monitor) Close() error { return errors.Join(m.links.Close(), m.tables.Close()) }

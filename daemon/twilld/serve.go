@@ -1,0 +1,169 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twill-cni/twill/daemon/config"
+	"github.com/twill-cni/twill/daemon/health"
+	"github.com/twill-cni/twill/daemon/hostfile"
+	"github.com/twill-cni/twill/daemon/masquerade"
+	"github.com/twill-cni/twill/daemon/node"
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/kernel/linux"
+	"github.com/twill-cni/twill/kernel/nft"
+	"github.com/twill-cni/twill/kernel/reconcile"
+	"github.com/twill-cni/twill/overlay"
+	"github.com/twill-cni/twill/store"
+	"github.com/twill-cni/twill/store/etcd"
+)
+
+// serve opens everything, runs the node until ctx ends, and closes everything again.
+func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
+	host, err := newHost(cfg, log)
+	if err != nil {
+		return err
+	}
+	if err := host.CheckPlugins(); err != nil {
+		return usageError{err}
+	}
+	k, err := openKernels(log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, k.close()) }()
+	datastore, err := openStore(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, datastore.Close()) }()
+
+	metrics := health.NewMetrics(version, cfg.Backend)
+	n := node.New(node.Options{
+		Store:      datastore,
+		Dataplane:  reconcile.New(k.links, k.tables, log),
+		Host:       host,
+		Log:        log,
+		Backend:    func(network store.Network) (node.Backend, error) { return newBackend(ctx, cfg, network, k.links) },
+		Uplink:     func(network store.Network) (kernel.Uplink, error) { return findUplink(cfg, network) },
+		Monitor:    k.monitor,
+		Tables:     tables(cfg),
+		Forwarding: k.links.EnsureForwarding,
+		Observer:   metrics,
+		Jitter:     func(d time.Duration) time.Duration { return rand.N(max(d, 1)) },
+	})
+	addresses := health.Addresses{Health: cfg.HealthAddress, Metrics: cfg.MetricsAddress}
+	server, err := health.Listen(addresses, n.Status(), metrics, log)
+	if err != nil {
+		return err
+	}
+	log.Info("twilld starts", "version", version, "node", cfg.NodeName, "backend", cfg.Backend)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error { return n.Run(ctx) })
+	err = g.Wait()
+	log.Info("twilld ends; what it programmed stays in the kernel")
+	return err
+}
+
+func newHost(cfg *config.Config, log *slog.Logger) (*hostfile.Host, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find the directory of the plugins: %w", err)
+	}
+	return hostfile.New(hostfile.Options{
+		SubnetFile: cfg.SubnetFile,
+		RunDir:     cfg.RunDir,
+		ConfDir:    cfg.CNIConfDir,
+		BinDir:     cfg.CNIBinDir,
+		PluginsDir: filepath.Dir(self),
+		IPMasq:     cfg.IPMasq,
+		Log:        log,
+	}), nil
+}
+
+func openStore(cfg *config.Config, log *slog.Logger) (store.Store, error) {
+	s, err := etcd.Open(etcd.Config{
+		Endpoints: cfg.EtcdEndpoints,
+		Prefix:    cfg.EtcdPrefix,
+		CAFile:    cfg.EtcdCAFile,
+		CertFile:  cfg.EtcdCertFile,
+		KeyFile:   cfg.EtcdKeyFile,
+		Username:  cfg.EtcdUsername,
+		Password:  cfg.EtcdPassword.Reveal(),
+	}, log)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("etcd: %w", err)}
+	}
+	return s, nil
+}
+
+// newBackend makes the backend that the stored configuration asks for, and refuses when the node was told otherwise.
+func newBackend(ctx context.Context, cfg *config.Config, network store.Network, k *linux.Handle) (node.Backend, error) {
+	if network.BackendType != cfg.Backend {
+		return nil, fmt.Errorf("the stored network configuration says Backend.Type %q, but this node was told --backend=%s: "+
+			"all nodes of a cluster speak the same", network.BackendType, cfg.Backend)
+	}
+	vxlan, err := overlay.ParseConfig(network.BackendConfig)
+	if err != nil {
+		return nil, err
+	}
+	macs := map[string]kernel.MAC{}
+	for _, name := range overlay.LinkNames(vxlan.VNI) {
+		link, ok, err := k.ReadLink(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("read device %s: %w", name, err)
+		}
+		if ok && link.VXLAN != nil {
+			macs[name] = link.MAC
+		}
+	}
+	return overlay.New(overlay.Options{
+		Config:            vxlan,
+		Network:           network,
+		NodeName:          cfg.NodeName,
+		PublicIP:          cfg.PublicIP,
+		PublicIPv6:        cfg.PublicIPv6,
+		MACs:              macs,
+		TxChecksumOffload: cfg.VXLANChecksumOffload,
+	})
+}
+
+func tables(cfg *config.Config) func(store.Network, store.Subnets) []kernel.Table {
+	return func(network store.Network, own store.Subnets) []kernel.Table {
+		if !cfg.IPMasq {
+			return nil
+		}
+		return []kernel.Table{masquerade.Table(masquerade.Config{})}
+	}
+}
+
+// kernels are the handles on this network namespace.
+type kernels struct {
+	links  *linux.Handle
+	tables *nft.Handle
+}
+
+func openKernels(log *slog.Logger) (kernels, error) {
+	links, err := linux.Open(log)
+	if err != nil {
+		return kernels{}, fmt.Errorf("open rtnetlink: %w", err)
+	}
+	tables, err := nft.Open(log)
+	if err != nil {
+		return kernels{}, errors.Join(fmt.Errorf("open nftables: %w", err), links.Close())
+	}
+	return kernels{links, tables}, nil
+}
+
+func (k kernels) close() error { return errors.Join(k.tables.Close(), k.links.Close()) }
