@@ -52,7 +52,9 @@ func (o Owner) Validate() error {
 	return nil
 }
 
-func notInIfName(r rune) bool { return r == '/' || r == ':' || unicode.IsSpace(r) || unicode.IsControl(r) }
+func notInIfName(r rune) bool {
+	return r == '/' || r == ':' || unicode.IsSpace(r) || unicode.IsControl(r)
+}
 
 func (o Owner) String() string { return o.ContainerID + "/" + o.IfName }
 
