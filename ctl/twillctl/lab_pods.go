@@ -1,0 +1,98 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twill-cni/twill/ctl/lab"
+)
+
+func newLabPods(to streams) *cobra.Command {
+	options := lab.Options{}
+	output := ""
+	cmd := &cobra.Command{
+		Use:     "pods",
+		Short:   "list the pods and their addresses",
+		Example: "  twillctl lab pods\n  twillctl lab pods --name a -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			l, err := lab.Open(options)
+			if err != nil {
+				return err
+			}
+			return inFormat(output, func() error { return printPods(to.out, l) }, func() error { return printJSON(to.out, podList(l)) })
+		},
+	}
+	addName(cmd, &options)
+	addOutput(cmd, &output)
+	return cmd
+}
+
+// podItem is a pod as it is printed.
+type podItem struct {
+	Name      string       `json:"name"`
+	Node      string       `json:"node"`
+	Addresses []netip.Addr `json:"addresses"`
+	Namespace string       `json:"namespace"`
+}
+
+func podList(l *lab.Lab) []podItem {
+	items := []podItem{}
+	for _, p := range l.Pods() {
+		items = append(items, podItem{Name: p.Name, Node: p.Node.Name, Addresses: p.Addrs(), Namespace: p.Netns().Path()})
+	}
+	return items
+}
+
+func printPods(w io.Writer, l *lab.Lab) error {
+	return printTable(w, func(row func(cells ...any)) {
+		row("POD", "NODE", "ADDRESSES", "NAMESPACE")
+		for _, p := range podList(l) {
+			row(p.Name, p.Node, joinAddrs(p.Addresses), p.Namespace)
+		}
+	})
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	var texts []string
+	for _, a := range addrs {
+		texts = append(texts, a.String())
+	}
+	return strings.Join(texts, ",")
+}
+
+func printTable(w io.Writer, fill func(row func(cells ...any))) error {
+	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fill(func(cells ...any) {
+		format := strings.TrimSuffix(strings.Repeat("%v\t", len(cells)), "\t") + "\n"
+		fmt.Fprintf(table, format, cells...) // errors are kept until Flush
+	})
+	return table.Flush()
+}
+
+func printJSON(w io.Writer, value any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}
+
+func addOutput(cmd *cobra.Command, output *string) {
+	cmd.Flags().StringVarP(output, "output", "o", "table", "table or json")
+}
+
+// inFormat prints in the format that --output asks for.
+func inFormat(output string, table, asJSON func() error) error {
+	switch output {
+	case "table":
+		return table()
+	case "json":
+		return asJSON()
+	}
+	return fmt.Errorf("--output %q: want table or json", output)
+}

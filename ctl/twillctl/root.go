@@ -1,0 +1,20 @@
+package main
+
+import "github.com/spf13/cobra"
+
+func newRoot(to streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "twillctl",
+		Short: "operate and try out Twill",
+		Long: `twillctl is the operator's tool of Twill, a CNI plugin suite.
+
+On a Linux machine, as root, "twillctl lab" shows pods on three nodes reach each
+other, with nothing else installed.`,
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		Version:           version,
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.AddCommand(newVersion(to), newLab(to))
+	return root
+}
