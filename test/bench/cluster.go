@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"os"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+)
+
+const (
+	etcdEndpoint = "http://127.0.0.1:2379"
+	etcdPrefix   = "/coreos.com/network"
+	maxTxnOps    = 1000
+)
+
+// A cluster is an etcd that holds flannel's network configuration and as many leases of made-up nodes as asked for.
+type cluster struct {
+	server *embed.Etcd
+	client *clientv3.Client
+}
+
+func startCluster(ctx context.Context) (*cluster, error) {
+	client, err := url.Parse(etcdEndpoint)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("/run", "etcd-")
+	if err != nil {
+		return nil, err
+	}
+	cfg := embed.NewConfig()
+	cfg.Dir = dir
+	cfg.LogLevel = "fatal"
+	cfg.MaxTxnOps = maxTxnOps
+	cfg.UnsafeNoFsync = true
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{*client}, []url.URL{*client}
+	server, err := embed.StartEtcd(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start etcd: %w", err)
+	}
+	select {
+	case <-server.Server.ReadyNotify():
+	case <-time.After(30 * time.Second):
+		server.Close()
+		return nil, fmt.Errorf("etcd was not ready after 30 s")
+	}
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{etcdEndpoint}, DialTimeout: 5 * time.Second})
+	if err != nil {
+		server.Close()
+		return nil, fmt.Errorf("etcd client: %w", err)
+	}
+	_, err = c.Put(ctx, etcdPrefix+"/config", `{"Network":"10.0.0.0/8","SubnetLen":24,"Backend":{"Type":"vxlan"}}`)
+	return &cluster{server, c}, err
+}
+
+func (c *cluster) close() {
+	_ = c.client.Close() // the server goes next
+	c.server.Close()
+}
+
+// join writes the leases of peers first to first+n-1.
+func (c *cluster) join(ctx context.Context, first, n int) error {
+	for start := first; start < first+n; start += maxTxnOps {
+		var ops []clientv3.Op
+		for i := start; i < min(start+maxTxnOps, first+n); i++ {
+			key, value := peerLease(i)
+			ops = append(ops, clientv3.OpPut(key, value))
+		}
+		if _, err := c.client.Txn(ctx).Then(ops...).Commit(); err != nil {
+			return fmt.Errorf("write leases: %w", err)
+		}
+	}
+	return nil
+}
+
+// empty removes all leases.
+func (c *cluster) empty(ctx context.Context) error {
+	_, err := c.client.Delete(ctx, etcdPrefix+"/subnets/", clientv3.WithPrefix())
+	return err
+}
+
+func peerLease(i int) (key, value string) {
+	hi, lo := byte(i>>8), byte(i)
+	subnet := netip.AddrFrom4([4]byte{10, 1 + hi, lo, 0})
+	public := netip.AddrFrom4([4]byte{172, 16 + hi/16, hi, lo})
+	return fmt.Sprintf("%s/subnets/%s-24", etcdPrefix, subnet),
+		fmt.Sprintf(`{"PublicIP":"%s","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0a:00:00:00:%02x:%02x"}}`, public, hi, lo)
+}

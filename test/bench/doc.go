@@ -1,0 +1,10 @@
+// Command bench measures Twill beside its peers in one run and prints the ratios.
+//
+//	go run ./test/bench [-only cni,peers,idle,ipam,overlay] [-quick]
+//
+// It needs root, the built programs (TWILL_BIN, default bin/) and the peers' programs (TWILL_PEERS, default .cache/peers):
+// `make bench` sees to both. Each measurement runs in namespaces of its own: bench starts itself again in a fresh
+// network and mount namespace (sandbox.go), so that nothing of the machine is touched and nothing is left.
+//
+// The machine's speed drifts, so rivals take turns within one measurement, and what counts is the ratio of their medians.
+package main

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// A scenario is one measurement. It runs in a sandbox and prints its own table.
+type scenario struct {
+	name string
+	what string
+	run  func(bench) error
+}
+
+var scenarios = []scenario{
+	{"cni", "ADD and DEL through libcni beside bridge + host-local + portmap", runCNI},
+	{"peers", "a cold start with thousands of peers beside flanneld, and peers that join later", runPeers},
+	{"idle", "what a node with 1,000 peers costs while nothing happens", runIdle},
+	{"ipam", "one allocation by the number of leases that stand", runIPAM},
+	{"overlay", "pod to pod through VXLAN beside node to node", runOverlay},
+}
+
+// bench is what every scenario gets.
+type bench struct {
+	bin   string // Twill's programs
+	peers string // the peers' programs
+	quick bool   // a tenth of the work: shows that the benchmark runs, not how fast anything is
+}
+
+func (b bench) program(name string) string { return filepath.Join(b.bin, name) }
+func (b bench) peer(name string) string    { return filepath.Join(b.peers, name) }
+
+// scale returns n, or a tenth of it in a quick run.
+func (b bench) scale(n int) int {
+	if b.quick {
+		return max(n/10, 1)
+	}
+	return n
+}
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	only := flags.String("only", "", "comma-separated scenarios to run instead of all")
+	quick := flags.Bool("quick", false, "a tenth of the work")
+	inside := flags.String(sandboxFlag, "", "internal: run this scenario in the namespaces of this process")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	b, err := find(*quick)
+	if err != nil {
+		return err
+	}
+	for _, s := range scenarios {
+		switch {
+		case *inside == s.name:
+			return s.run(b)
+		case *inside != "", *only != "" && !slices.Contains(strings.Split(*only, ","), s.name):
+			continue
+		}
+		fmt.Printf("\n== %s: %s\n", s.name, s.what)
+		if err := sandboxed(s.name, *quick); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return nil
+}
+
+func find(quick bool) (bench, error) {
+	b := bench{bin: "bin", peers: ".cache/peers", quick: quick}
+	for env, dir := range map[string]*string{"TWILL_BIN": &b.bin, "TWILL_PEERS": &b.peers} {
+		if v := os.Getenv(env); v != "" {
+			*dir = v
+		}
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return b, err
+		}
+		*dir = abs
+	}
+	for _, p := range []string{b.program("twilld"), b.program("twill"), b.program("twillctl"), b.peer("flannel"), b.peer("bridge")} {
+		if _, err := os.Stat(p); err != nil {
+			return b, fmt.Errorf("%w: run `make build peers`", err)
+		}
+	}
+	return b, nil
+}
