@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,7 +16,7 @@ type Counts struct {
 	Changes    int // changes that the kernel accepted in this Sync, deletions among them
 	Failures   int // changes that the kernel refused in this Sync, and failed dumps
 	Held       int // changes not tried, because what they rest on failed or must not be taken away yet
-	Conflicts  int // objects that several fragments claim with different values
+	Conflicts  int // claims that lost to a different one
 }
 
 // Conflict is one object that two fragments want to be different things.
@@ -27,6 +28,10 @@ type Conflict struct {
 
 func (c Conflict) String() string {
 	return fmt.Sprintf("%s: %q is preferred to %q", c.Object, c.Winner, c.Loser)
+}
+
+func (c Conflict) compare(o Conflict) int {
+	return cmp.Or(cmp.Compare(c.Kind, o.Kind), cmp.Compare(c.Object, o.Object), cmp.Compare(c.Loser, o.Loser))
 }
 
 // Result tells what a Sync found and did.
