@@ -69,12 +69,16 @@ func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*s
 		}
 		rejects = append(rejects, e.rejects...)
 	}
-	b.forget()
+	b.forget(len(leases))
 	return fragments, rejects, nil
 }
 
-// forget drops the entries of leases that are gone.
-func (b *Backend) forget() {
+// forget drops the entries of leases that are gone, once they are an eighth of those in use: a sweep costs as much as
+// rendering a snapshot of which nothing changed.
+func (b *Backend) forget(used int) {
+	if stale := len(b.memo.entries) - used; stale <= used/8 {
+		return
+	}
 	for lease, e := range b.memo.entries {
 		if e.turn != b.memo.turn {
 			delete(b.memo.entries, lease)
