@@ -149,6 +149,12 @@ func (n Network) Choose(taken, wanted []Subnets, draw func(n uint64) uint64) (Su
 	return s, nil
 }
 
+// Fits reports whether s holds a subnet that may be leased of each family of the network and of no other.
+func (n Network) Fits(s Subnets) bool {
+	return n.EnableIPv4 == s.IPv4.IsValid() && n.EnableIPv6 == s.IPv6.IsValid() &&
+		(!n.EnableIPv4 || n.IPv4.Contains(s.IPv4)) && (!n.EnableIPv6 || n.IPv6.Contains(s.IPv6))
+}
+
 func (p Pool) choose(taken, wanted []netip.Prefix, draw func(n uint64) uint64) (netip.Prefix, bool) {
 	for _, w := range wanted {
 		if p.Contains(w) && !slices.ContainsFunc(taken, w.Overlaps) {

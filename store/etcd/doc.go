@@ -1,0 +1,27 @@
+// Package etcd keeps the cluster's leases in etcd, in flannel's schema, so that flannel's nodes and Twill's share one prefix:
+//
+//	<prefix>/config                  the network configuration, written by the operator
+//	<prefix>/subnets/10.5.52.0-24    a node's record (see store.Subnets.Key), attached to an etcd lease of LeaseTTL
+//
+// A registration is a loop around one idempotent step, hold, that makes the node's record be what it should be; whatever
+// may have disturbed the record only wakes the loop. A watch is a paginated load and the events after its revision:
+//
+//	              +---------- record changed, epoch, timer, Update ---------+
+//	              v                                                         |
+//	Register -> claim ---> hold: there? ours? alive? as wanted? -----> await
+//
+//	              +--- compacted, epoch: load again, keep equal pointers ---+
+//	              v                                                         |
+//	Watch ----> load at revision R --> emit --> events after R --> merge --> emit
+//
+// Two nodes never get the same subnet: the transaction that makes a record is guarded by the absence of every key with its IPv4
+// subnet, and a dual-stack claim is checked afterwards for its IPv6 subnet (the older record stays).
+//
+// The store probes etcd every two seconds. Health goes by the probe's answers; they also tell an etcd that was restored from a
+// backup or wiped: its revisions go back, which a watch does not notice by itself. That starts a new epoch, and
+// everything is read again.
+//
+// A node's start, step by step: Register reads all records in pages, finds the one with the node's public address, extends
+// its etcd lease, and writes only what differs, so that a restart is no event for the others. A node without a record
+// draws one of the free subnets. When 200 nodes do that at once some transactions fail, and those nodes read and draw again.
+package etcd

@@ -1,0 +1,125 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	probeInterval = 2 * time.Second        // between probes that were answered
+	probeRetry    = 500 * time.Millisecond // after one that was not
+	probeTimeout  = 2 * time.Second
+	healthGrace   = 3 * time.Second // for how long an answer outweighs a later error
+)
+
+// health is what the store knows of etcd's. An etcd that dies is noticed within healthGrace, one that falls silent within
+// probeInterval + probeTimeout.
+type health struct {
+	mu       sync.Mutex
+	last     time.Time // of an answer
+	err      error     // of the last probe
+	revision int64     // the last one seen by a probe
+	epoch    context.Context
+	endEpoch context.CancelFunc
+}
+
+func (h *health) init() {
+	h.err = errors.New("etcd has not answered yet")
+	h.epoch, h.endEpoch = context.WithCancel(context.Background())
+}
+
+// Health implements store.Store.
+func (s *Store) Health() error {
+	s.health.mu.Lock()
+	defer s.health.mu.Unlock()
+	if s.health.err == nil || time.Since(s.health.last) < healthGrace {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", s.cfg, s.health.err)
+}
+
+// answered notes that etcd answered a request just now.
+func (h *health) answered() {
+	h.mu.Lock()
+	h.last = time.Now()
+	h.mu.Unlock()
+}
+
+// probed notes the outcome of a probe. It reports whether revisions went back, and then starts a new epoch. Probes are linearizable
+// and are made one after the other, so that within one history their revisions never fall.
+func (h *health) probed(revision int64, err error) (reset bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.err = err
+	if err != nil {
+		return false
+	}
+	h.last = time.Now()
+	if reset = revision < h.revision; reset {
+		h.endEpoch()
+		h.epoch, h.endEpoch = context.WithCancel(context.Background())
+	}
+	h.revision = revision
+	return reset
+}
+
+// epoch returns a context that ends when what was read from etcd is no longer part of its history.
+func (s *Store) epoch() context.Context {
+	s.health.mu.Lock()
+	defer s.health.mu.Unlock()
+	return s.health.epoch
+}
+
+// probe asks etcd for its revision until the store is closed.
+func (s *Store) probe() {
+	defer s.health.end()
+	healthy := false
+	for {
+		revision, err := s.ask()
+		if s.ctx.Err() != nil {
+			return
+		}
+		if s.health.probed(revision, err) {
+			s.log.Warn("etcd's revisions went back: it was restored or wiped; everything is read again", "revision", revision)
+		}
+		pause := probeInterval
+		switch {
+		case err != nil:
+			pause = probeRetry
+			if healthy {
+				s.log.Warn("etcd does not answer", "etcd", s.cfg, "err", err)
+			}
+		case !healthy:
+			s.log.Info("etcd answers", "etcd", s.cfg, "revision", revision)
+		}
+		healthy = err == nil
+		if !sleep(s.ctx, pause) {
+			return
+		}
+	}
+}
+
+func (h *health) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.endEpoch()
+}
+
+func (s *Store) ask() (int64, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
+	defer cancel()
+	cli, err := s.client()
+	if err != nil {
+		return 0, err
+	}
+	resp, err := cli.Get(ctx, s.configKey(), clientv3.WithCountOnly())
+	if err != nil {
+		return 0, fmt.Errorf("probe %s: %w", s.configKey(), err)
+	}
+	return resp.Header.Revision, nil
+}

@@ -1,0 +1,208 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/twill-cni/twill/store"
+)
+
+// Watch implements store.Store. It returns ctx's error, or an error when the store is closed.
+func (s *Store) Watch(ctx context.Context, emit func(store.Snapshot)) error {
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	w := &watch{store: s, emit: emit, rejected: map[string]error{}}
+	var failed retry
+	for {
+		progressed, err := w.run(inner)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case s.ctx.Err() != nil:
+			return fmt.Errorf("watch leases: %w", errClosed)
+		}
+		if progressed {
+			failed.reset()
+		}
+		if failed.failures == 0 {
+			s.log.Warn("the watch of leases broke and is taken up again", "err", err, "revision", w.revision)
+		} else {
+			s.log.Debug("the watch of leases cannot be taken up yet", "err", err)
+		}
+		sleep(inner, failed.next())
+	}
+}
+
+// watch is the state of one Watch. It belongs to one goroutine.
+type watch struct {
+	store    *Store
+	emit     func(store.Snapshot)
+	epoch    context.Context
+	leases   []*store.Lease
+	rejected map[string]error // by name
+	revision int64            // etcd's, up to which leases is complete; 0: it has to be loaded
+	emitted  store.Snapshot   // the last one; its Revision is 0 when there was none
+}
+
+// run loads the leases, unless what is there can be followed from its revision on, and follows them until that breaks. It reports
+// whether etcd told it anything.
+func (w *watch) run(ctx context.Context) (progressed bool, err error) {
+	if epoch := w.store.epoch(); epoch != w.epoch {
+		w.epoch, w.revision = epoch, 0
+	}
+	if w.revision == 0 {
+		if err := w.load(ctx); err != nil {
+			return false, err
+		}
+		progressed = true
+	}
+	followed, err := w.follow(ctx)
+	return progressed || followed, err
+}
+
+// load reads all leases. It changes nothing unless it succeeds.
+func (w *watch) load(ctx context.Context) error {
+	var next []*store.Lease
+	rejected := map[string]error{}
+	revision, err := w.store.scan(ctx, func(name string, kv *mvccpb.KeyValue) {
+		lease, err := read(name, kv.Value)
+		if err != nil {
+			rejected[name] = err
+			lease = w.lastGood(name)
+		}
+		if lease != nil {
+			next = append(next, lease)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for name, err := range rejected {
+		w.report(name, err)
+	}
+	w.leases, w.rejected, w.revision = store.Replace(w.leases, next), rejected, revision
+	w.publish()
+	return nil
+}
+
+// follow applies what happens after w.revision.
+func (w *watch) follow(ctx context.Context) (progressed bool, err error) {
+	cli, err := w.store.client()
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	defer context.AfterFunc(w.epoch, cancel)()
+	events := cli.Watch(ctx, w.store.leasePrefix(), clientv3.WithPrefix(), clientv3.WithRev(w.revision+1), clientv3.WithProgressNotify())
+	for resp := range events {
+		var changes []store.Change
+		for open := true; open; {
+			if changes, err = w.apply(changes, resp); err != nil {
+				break
+			}
+			select { // take what else is there, to publish it in one snapshot
+			case resp, open = <-events:
+			default:
+				open = false
+			}
+		}
+		w.leases = store.Merge(w.leases, changes)
+		w.publish()
+		if err != nil {
+			return progressed, err
+		}
+		progressed = true
+		w.store.health.answered()
+	}
+	if w.epoch.Err() != nil {
+		return progressed, errors.New("etcd's history changed")
+	}
+	return progressed, errors.New("etcd ended the watch")
+}
+
+// apply adds to changes what resp says.
+func (w *watch) apply(changes []store.Change, resp clientv3.WatchResponse) ([]store.Change, error) {
+	if err := resp.Err(); err != nil {
+		if resp.CompactRevision != 0 {
+			w.revision = 0 // what happened since is unknown
+		}
+		return changes, fmt.Errorf("watch %s: %w", w.store.leasePrefix(), err)
+	}
+	for _, event := range resp.Events {
+		name := string(event.Kv.Key[len(w.store.leasePrefix()):])
+		if change, ok := w.event(name, event); ok {
+			changes = append(changes, change)
+		}
+		w.revision = event.Kv.ModRevision
+	}
+	// The header's revision may be ahead of the events while the server still catches up; only an answer
+	// without events says that there is nothing up to it.
+	if resp.IsProgressNotify() {
+		w.revision = max(w.revision, resp.Header.Revision)
+	}
+	return changes, nil
+}
+
+func (w *watch) event(name string, event *clientv3.Event) (store.Change, bool) {
+	if event.Type == clientv3.EventTypeDelete {
+		delete(w.rejected, name)
+		subnets, err := store.ParseKey(name)
+		return store.Change{Subnets: subnets}, err == nil
+	}
+	lease, err := read(name, event.Kv.Value)
+	if err != nil {
+		w.report(name, err)
+		w.rejected[name] = err
+		return store.Change{}, false
+	}
+	delete(w.rejected, name)
+	return store.Change{Subnets: lease.Subnets(), Lease: lease}, true
+}
+
+func read(name string, value []byte) (*store.Lease, error) {
+	subnets, err := store.ParseKey(name)
+	if err != nil {
+		return nil, err
+	}
+	return store.DecodeLease(subnets, value)
+}
+
+// lastGood returns the lease that name stood for before, or nil.
+func (w *watch) lastGood(name string) *store.Lease {
+	subnets, err := store.ParseKey(name)
+	if err != nil {
+		return nil
+	}
+	return store.Find(w.leases, subnets)
+}
+
+// report logs a record that cannot be read, once for each thing that is wrong with it.
+func (w *watch) report(name string, err error) {
+	if old := w.rejected[name]; old == nil || old.Error() != err.Error() {
+		w.store.log.Warn("a lease record is skipped", "err", err)
+	}
+}
+
+// publish emits a snapshot when it differs from the last one.
+func (w *watch) publish() {
+	rejected := make([]store.Reject, 0, len(w.rejected))
+	for _, name := range slices.Sorted(maps.Keys(w.rejected)) {
+		rejected = append(rejected, store.Reject{Key: name, Err: w.rejected[name]})
+	}
+	last := w.emitted
+	if last.Revision != 0 && slices.Equal(last.Leases, w.leases) && slices.EqualFunc(last.Rejected, rejected, sameReject) {
+		return
+	}
+	w.emitted = store.Snapshot{Leases: w.leases, Revision: max(last.Revision+1, w.revision), Rejected: rejected}
+	w.emit(w.emitted)
+}
+
+func sameReject(a, b store.Reject) bool { return a.Key == b.Key && a.Err.Error() == b.Err.Error() }
