@@ -157,7 +157,7 @@ func (s *server) forward() error {
 func (s *server) followUplink() error {
 	uplink, err := s.n.opts.Uplink(s.network)
 	if err != nil {
-		return fmt.Errorf("find the uplink: %w", err)
+		return err
 	}
 	if uplink.Equal(s.uplink) {
 		return nil

@@ -35,7 +35,7 @@ func (n *Node) start(ctx context.Context) (*server, error) {
 		return nil, err
 	}
 	if s.uplink, err = n.opts.Uplink(network); err != nil {
-		return nil, fmt.Errorf("find the uplink: %w", err)
+		return nil, err
 	}
 	if s.attrs, err = s.backend.Attributes(s.uplink); err != nil {
 		return nil, err

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -139,13 +141,21 @@ func newBackend(ctx context.Context, cfg *config.Config, network store.Network, 
 	})
 }
 
+// tables returns the masquerade table. With --ip-masq=false it has no rules, but it is still there: only so is the table
+// emptied that an earlier run filled.
 func tables(cfg *config.Config) func(store.Network, store.Subnets) []kernel.Table {
 	return func(network store.Network, own store.Subnets) []kernel.Table {
-		if !cfg.IPMasq {
-			return nil
+		var rules masquerade.Config
+		if cfg.IPMasq {
+			rules.Cluster = valid(network.IPv4.Network, network.IPv6.Network)
+			rules.Local = valid(own.IPv4, own.IPv6)
 		}
-		return []kernel.Table{masquerade.Table(masquerade.Config{})}
+		return []kernel.Table{masquerade.Table(rules)}
 	}
+}
+
+func valid(prefixes ...netip.Prefix) []netip.Prefix {
+	return slices.DeleteFunc(prefixes, func(p netip.Prefix) bool { return !p.IsValid() })
 }
 
 // kernels are the handles on this network namespace.
