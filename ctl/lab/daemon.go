@@ -20,11 +20,9 @@ import (
 	"github.com/twill-cni/twill/ctl/lab/process"
 )
 
-// The daemon's own addresses: every node has a loopback of its own, so they are the same on all nodes.
-var (
-	healthAddress  = netip.MustParseAddrPort("127.0.0.1:9470")
-	metricsAddress = netip.MustParseAddrPort("127.0.0.1:9471")
-)
+// daemonAddress is where the daemon serves its health and its metrics: every node has a loopback of its own, so it is the same on
+// all nodes.
+var daemonAddress = netip.MustParseAddrPort("127.0.0.1:10270")
 
 // StartDaemon starts twilld, with what it finds on disk from an earlier run, and does not wait: see Ready. When it runs already, or when the
 // node is one without a daemon, nothing happens.
@@ -63,8 +61,8 @@ func (n *Node) daemonArgs() []string {
 		"--run-dir=" + n.RunDir(),
 		"--cni-conf-dir=" + n.CNIConfDir(),
 		"--cni-bin-dir=" + n.CNIBinDir(),
-		"--health-address=" + healthAddress.String(),
-		"--metrics-address=" + metricsAddress.String(),
+		"--health-address=" + daemonAddress.String(),
+		"--metrics-address=" + daemonAddress.String(),
 	}
 	return slices.Concat(args, n.lab.options.DaemonArgs, n.record.Args)
 }
@@ -183,11 +181,11 @@ func (n *Node) poll(ctx context.Context) error {
 	}
 }
 
-// HealthURL returns the URL of a path, such as "/readyz", of the daemon's health address, as seen from inside the node.
-func (n *Node) HealthURL(path string) string { return "http://" + healthAddress.String() + path }
+// HealthURL returns the URL of a path, such as "/readyz", that the daemon serves, as seen from inside the node.
+func (n *Node) HealthURL(path string) string { return "http://" + daemonAddress.String() + path }
 
 // MetricsURL returns the URL of the daemon's metrics, as seen from inside the node.
-func (n *Node) MetricsURL() string { return "http://" + metricsAddress.String() + "/metrics" }
+func (n *Node) MetricsURL() string { return "http://" + daemonAddress.String() + "/metrics" }
 
 // Get fetches a URL from inside the node. An answer other than 200 is an error that holds its text.
 func (n *Node) Get(ctx context.Context, url string) ([]byte, error) {

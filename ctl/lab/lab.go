@@ -124,7 +124,7 @@ func (l *Lab) up(ctx context.Context) error {
 	if err := save(l.dir.lab(), labFile{Options: l.options}); err != nil {
 		return err
 	}
-	if err := netns.PrepareDir(l.dir.marker()); err != nil {
+	if err := netns.PrepareDir(mountMarker); err != nil {
 		return err
 	}
 	if err := l.makeUnderlay(); err != nil {

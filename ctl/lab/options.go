@@ -37,7 +37,7 @@ type Options struct {
 
 	Family        Family          // default IPv4
 	Backend       string          // default "vxlan"; twilld's --backend and the stored Backend.Type
-	BackendConfig json.RawMessage // more keys of the stored Backend object, for example {"VNI":7}
+	BackendConfig json.RawMessage `json:",omitempty"` // more keys of the stored Backend object, for example {"VNI":7}
 	Networks      []netip.Prefix  // the pods' networks, one a family; default 10.244.0.0/16 and fd00:244::/48
 	NetworkConfig json.RawMessage // stored as it is, instead of what the four fields above say
 	MTU           int             // of the underlay, in bytes; default 1500

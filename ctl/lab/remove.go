@@ -45,7 +45,7 @@ func (d directory) remove(ctx context.Context, log *slog.Logger) error {
 	if err := os.Remove(string(d)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove lab %s: %w", filepath.Base(string(d)), err)
 	}
-	if err := netns.RestoreDir(d.marker()); err != nil {
+	if err := netns.RestoreDir(mountMarker); err != nil {
 		return err
 	}
 	_ = os.Remove(filepath.Dir(string(d))) // only when this was the last lab: otherwise it is not empty

@@ -23,6 +23,9 @@ import (
 //	nodes/NODE/pods/POD.json    empty until the pod is attached
 type directory string
 
+// mountMarker is where the labs of a machine note that they made the mount of the namespaces' directory.
+const mountMarker = "/run/twill-lab.netns-mount"
+
 // labFile is the content of lab.json.
 type labFile struct {
 	Options
@@ -36,9 +39,6 @@ func (d directory) nodes() string             { return filepath.Join(string(d), 
 func (d directory) node(n string) string      { return filepath.Join(d.nodes(), n) }
 func (d directory) pods(node string) string   { return filepath.Join(d.node(node), "pods") }
 func (d directory) pod(node, p string) string { return filepath.Join(d.pods(node), p+".json") }
-
-// marker is where the labs of one machine note that they made the mount of the namespaces' directory.
-func (d directory) marker() string { return filepath.Join(filepath.Dir(string(d)), ".netns-mount") }
 
 // exists reports whether anything of the lab is there.
 func (d directory) exists() bool {

@@ -55,7 +55,7 @@ func (f *labFlags) add(cmd *cobra.Command) {
 	addName(cmd, &f.Options)
 	flags.IntVar(&f.Nodes, "nodes", 3, "number of nodes")
 	flags.IntVar(&f.PodsPerNode, "pods", 2, "number of pods on each node")
-	flags.StringVar(&f.Backend, "backend", "vxlan", "how nodes reach each other's pods: vxlan or bgp")
+	flags.StringVar(&f.Backend, "backend", "vxlan", "how nodes reach each other's pods: a value of twilld's --backend")
 	flags.StringVar(&f.backendConfig, "backend-config", "", `more keys of the stored Backend object, as JSON: '{"VNI":7}'`)
 	flags.BoolVar(&f.ipv6, "ipv6", false, "IPv6 in place of IPv4, for nodes and pods")
 	flags.BoolVar(&f.dualStack, "dual-stack", false, "IPv4 and IPv6, for nodes and pods")

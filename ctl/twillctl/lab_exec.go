@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,15 +26,22 @@ The command takes twillctl's place, so its exit code and signals are its own.`,
   twillctl lab exec underlay -- tcpdump -ni br0 udp port 8472`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
+			member, command := args[0], args[1:]
+			if command[0] == "--" {
+				command = command[1:]
+			}
+			if len(command) == 0 {
+				return errors.New("exec: want a command behind --")
+			}
 			l, err := lab.Open(options)
 			if err != nil {
 				return err
 			}
-			ns, err := l.Member(args[0])
+			ns, err := l.Member(member)
 			if err != nil {
 				return err
 			}
-			program, err := exec.LookPath(args[1])
+			program, err := exec.LookPath(command[0])
 			if err != nil {
 				return fmt.Errorf("find the command: %w", err)
 			}
@@ -41,7 +49,7 @@ The command takes twillctl's place, so its exit code and signals are its own.`,
 			if err := ns.Enter(); err != nil {
 				return err
 			}
-			if err := syscall.Exec(program, args[1:], os.Environ()); err != nil {
+			if err := syscall.Exec(program, command, os.Environ()); err != nil {
 				return fmt.Errorf("run %s: %w", program, err)
 			}
 			return nil

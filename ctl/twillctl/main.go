@@ -43,6 +43,9 @@ func run(ctx context.Context, args []string, to streams) int {
 	if err == nil {
 		return 0
 	}
+	if ctx.Err() != nil {
+		fmt.Fprintf(to.err, "twillctl: %v\n", context.Cause(ctx))
+	}
 	if !errors.Is(err, errFailed) {
 		fmt.Fprintf(to.err, "twillctl: %v\n", err)
 	}
