@@ -1,0 +1,2 @@
+// Package podnet is the kernel's side of attaching a pod. (Written out below.)
+package podnet

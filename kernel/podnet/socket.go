@@ -1,0 +1,122 @@
+//go:build linux
+
+package podnet
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/twill-cni/twill/kernel"
+)
+
+// socket is an rtnetlink socket. It stays in the network namespace that the thread was in when it was made.
+type socket struct {
+	fd  int
+	buf []byte
+}
+
+// bufSize holds any one message and a good part of a dump: the kernel fills up to 32 KiB per read.
+const bufSize = 32 << 10
+
+func openSocket() (*socket, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink socket: %w", err)
+	}
+	// With these the kernel says in words what it did not like, and does not send the request back with it (linux 4.12).
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	return &socket{fd: fd}, nil
+}
+
+func (s *socket) close() { _ = unix.Close(s.fd) }
+
+// kernelError is a request that the kernel refused.
+type kernelError struct {
+	what  string
+	errno unix.Errno
+	words string // the kernel's own explanation, if it gave one
+}
+
+func (e *kernelError) Error() string {
+	if e.words != "" {
+		return e.what + ": " + e.errno.Error() + " (" + e.words + ")"
+	}
+	return e.what + ": " + e.errno.Error()
+}
+
+func (e *kernelError) Unwrap() error { return e.errno }
+
+// run sends the batch and waits for every answer. It returns the errors of all requests that failed, joined, in the order of
+// the requests. visit gets the type and the payload of each message that is not an answer; it may be nil.
+func (s *socket) run(b *batch, visit func(typ uint16, body []byte)) error {
+	b.end()
+	if err := unix.Sendto(s.fd, b.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("%s: send rtnetlink request: %w", b.msgs[0].what, err)
+	}
+	var errs []error
+	stale := false
+	for answered := 0; answered < len(b.msgs); {
+		if s.buf == nil {
+			s.buf = make([]byte, bufSize)
+		}
+		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return errors.Join(append(errs, fmt.Errorf("%s: read rtnetlink answer: %w", b.msgs[answered].what, err))...)
+		}
+		for data := s.buf[:n]; len(data) >= unix.NLMSG_HDRLEN; {
+			size := int(binary.NativeEndian.Uint32(data))
+			if size < unix.NLMSG_HDRLEN || size > len(data) {
+				return fmt.Errorf("%s: malformed rtnetlink answer", b.msgs[answered].what)
+			}
+			typ := binary.NativeEndian.Uint16(data[4:])
+			seq := int(binary.NativeEndian.Uint32(data[8:]))
+			stale = stale || binary.NativeEndian.Uint16(data[6:])&unix.NLM_F_DUMP_INTR != 0 && typ != unix.NLMSG_ERROR
+			switch body := data[unix.NLMSG_HDRLEN:size]; typ {
+			case unix.NLMSG_ERROR, unix.NLMSG_DONE:
+				answered++
+				if seq < 1 || seq > len(b.msgs) {
+					return fmt.Errorf("%s: rtnetlink answer to another request", b.msgs[0].what)
+				}
+				if err := answer(b.msgs[seq-1], binary.NativeEndian.Uint16(data[6:]), body); err != nil {
+					errs = append(errs, err)
+				}
+			default:
+				if visit != nil {
+					visit(typ, body)
+				}
+			}
+			data = data[min((size+3)&^3, len(data)):]
+		}
+	}
+	if stale {
+		errs = append(errs, fmt.Errorf("%s: %w", b.msgs[0].what, kernel.ErrStale))
+	}
+	return errors.Join(errs...)
+}
+
+// answer turns an NLMSG_ERROR or NLMSG_DONE into an error; nil when it says that all is well.
+func answer(m message, flags uint16, body []byte) error {
+	if len(body) < 4 {
+		return nil // an NLMSG_DONE of an old kernel carries nothing
+	}
+	errno := unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
+	if errno == 0 || errno == m.may {
+		return nil
+	}
+	e := &kernelError{what: m.what, errno: errno}
+	if flags&unix.NLM_F_ACK_TLVS != 0 && len(body) >= 4+unix.NLMSG_HDRLEN {
+		attrs(body[4+unix.NLMSG_HDRLEN:], func(typ uint16, v []byte) {
+			if typ == unix.NLMSGERR_ATTR_MSG {
+				e.words = cstring(v)
+			}
+		})
+	}
+	return e
+}

@@ -1,0 +1,53 @@
+//go:build linux
+
+package podnet
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// sysctl is a setting of the network namespace that the thread is in.
+type sysctl struct {
+	path     string // below /proc/sys
+	value    string
+	optional bool // a kernel without it is fine
+}
+
+// writeSysctls writes the settings that differ. It uses plain system calls: os.WriteFile would register each file with the
+// runtime's poller.
+func writeSysctls(settings []sysctl) error {
+	var errs []error
+	for _, s := range settings {
+		err := writeSysctl("/proc/sys/"+s.path, s.value)
+		if err != nil && !(s.optional && errors.Is(err, os.ErrNotExist)) {
+			errs = append(errs, fmt.Errorf("set sysctl %s to %s: %w", s.path, s.value, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func writeSysctl(path, value string) error {
+	// A container's /proc/sys may be read-only: then it is enough that the value is right already.
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	readOnly := errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES)
+	if readOnly {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var buf [64]byte
+	if n, err := unix.Pread(fd, buf[:], 0); err == nil && n == len(value)+1 && string(buf[:len(value)]) == value {
+		return nil
+	}
+	if readOnly {
+		return unix.EROFS
+	}
+	_, err = unix.Pwrite(fd, []byte(value), 0)
+	return err
+}

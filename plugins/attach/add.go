@@ -1,0 +1,270 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/twill-cni/twill/failpoint"
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/plugins/netconf"
+)
+
+// add is an ADD that runs: what it has made, and how that is undone.
+type add struct {
+	*Plugin
+	req    Request
+	record Record
+	undo   []func(context.Context) error
+}
+
+// Add attaches the pod and returns what the runtime is to know. When it fails, everything that it made is undone, in reverse;
+// what cannot be undone is told in the error and its record is kept, so that a DEL or GC can end it.
+func (p *Plugin) Add(ctx context.Context, req Request) (Result, error) {
+	if req.Config.PrevResult != nil {
+		return Result{}, fmt.Errorf("twill makes the pod's interface and must be the first plugin of its list: %w", ErrPrevResult)
+	}
+	if err := p.Kernel.CheckNetns(req.Netns); err != nil {
+		return Result{}, err
+	}
+	a := &add{Plugin: p, req: req, record: plan(req)}
+	entry, err := a.begin(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	defer entry.Close()
+	failpoint.Hit("add-record")
+	result, err := a.run(ctx, entry)
+	if err != nil {
+		return Result{}, errors.Join(err, a.rollBack(context.WithoutCancel(ctx)))
+	}
+	return result, nil
+}
+
+// plan says what the ADD is going to make.
+func plan(req Request) Record {
+	r := Record{Network: req.Config.Name, ContainerID: req.Owner.ContainerID, IfName: req.Owner.IfName, Netns: req.Netns,
+		Pod: req.Args.Pod, Bridge: req.Config.Bridge, HostLink: hostLink(req.Config.Name, req.Owner, 0), PortMappings: req.Config.PortMappings}
+	if req.Config.Bandwidth.Egress.Bits > 0 {
+		r.Shaper = shaper(r.Network, req.Owner)
+	}
+	return r
+}
+
+// begin writes the record. What an ADD of the same attachment left behind when it was killed is removed first.
+func (a *add) begin(ctx context.Context) (Entry, error) {
+	entry, err := a.Records.Begin(a.record)
+	if !errors.Is(err, ErrExists) {
+		return entry, err
+	}
+	if a.Records.Complete(a.req.Owner) {
+		left, _, getErr := a.Records.Get(a.req.Owner)
+		if getErr == nil && a.isThere(left.HostLink) {
+			return nil, fmt.Errorf("add %s to network %s: %w", a.req.Owner, a.record.Network, err)
+		}
+	}
+	if err := a.remove(ctx, a.record.Network, a.req.Owner); err != nil {
+		return nil, fmt.Errorf("remove what an earlier ADD of %s left: %w", a.req.Owner, err)
+	}
+	return a.Records.Begin(a.record)
+}
+
+// isThere reports whether the host link exists: after a reboot, a record may be all that is left.
+func (a *add) isThere(hostLink string) bool {
+	links, err := a.Kernel.PodLinks()
+	return err != nil || slices.ContainsFunc(links, func(l kernel.PodLink) bool { return l.Name == hostLink })
+}
+
+// did notes how the step that just succeeded is undone.
+func (a *add) did(undo func(context.Context) error) { a.undo = append(a.undo, undo) }
+
+func (a *add) rollBack(ctx context.Context) error {
+	var errs []error
+	for _, undo := range slices.Backward(a.undo) {
+		if err := undo(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("roll back: %w", err))
+		}
+	}
+	if len(errs) == 0 {
+		errs = append(errs, a.Records.Remove(a.req.Owner))
+	}
+	return errors.Join(errs...)
+}
+
+func (a *add) run(ctx context.Context, entry Entry) (Result, error) {
+	lease, err := a.lease(ctx, entry)
+	if err != nil {
+		return Result{}, err
+	}
+	pod, err := a.podConfig(lease)
+	if err != nil {
+		return Result{}, err
+	}
+	pair, bridge, err := a.link(entry, pod, lease)
+	if err != nil {
+		return Result{}, err
+	}
+	if len(a.record.PortMappings) > 0 {
+		if err := a.HostPorts.Add(ctx, a.record.mappings()); err != nil {
+			return Result{}, err
+		}
+		a.did(func(ctx context.Context) error { return a.HostPorts.Remove(ctx, a.record.mappings()) })
+	}
+	failpoint.Hit("add-hostports")
+	if err := a.Kernel.Announce(a.req.Netns, pair.HostLink, pod); err != nil {
+		return Result{}, err
+	}
+	failpoint.Hit("add-announce")
+	if err := entry.Commit(); err != nil {
+		return Result{}, err
+	}
+	failpoint.Hit("add-commit")
+	return newResult(a.req, bridge, pair, pod, lease), nil
+}
+
+func (a *add) lease(ctx context.Context, entry Entry) (Lease, error) {
+	// A delegated plugin that fails may have made something; so may one that was killed. Releasing nothing is no error.
+	a.did(func(ctx context.Context) error { return a.IPAM.Release(ctx, a.req.Owner) })
+	lease, err := a.IPAM.Allocate(ctx, a.req)
+	if err != nil {
+		return Lease{}, err
+	}
+	failpoint.Hit("add-lease")
+	if len(lease.Addresses) == 0 {
+		return Lease{}, fmt.Errorf("IPAM plugin %s gave no address", a.req.Config.IPAM)
+	}
+	for _, addr := range lease.Addresses {
+		a.record.Addresses = append(a.record.Addresses, addr.Prefix)
+	}
+	err = entry.Update(a.record)
+	failpoint.Hit("add-addresses")
+	return lease, err
+}
+
+// link makes the pod's link: bridge, pair, shaping, and last the pod's side.
+func (a *add) link(entry Entry, pod kernel.PodConfig, lease Lease) (kernel.PodPair, kernel.PodBridgeState, error) {
+	cfg := a.req.Config
+	bridge, err := a.Kernel.EnsureBridge(kernel.PodBridge{Name: cfg.Bridge, MTU: cfg.MTU, Gateways: gateways(lease)})
+	if err != nil {
+		return kernel.PodPair{}, bridge, err
+	}
+	failpoint.Hit("add-bridge")
+	pair := kernel.PodPair{Owner: a.req.Owner, HostLink: a.record.HostLink, MTU: cfg.MTU, Bridge: bridge.Index, Hairpin: cfg.Hairpin,
+		HostMAC: stableMAC("host", a.req), PodMAC: pod.MAC}
+	if pair.MTU == 0 {
+		pair.MTU = bridge.MTU
+	}
+	if err := netconf.CheckMTU(pair.MTU, pod.Addresses); err != nil {
+		return pair, bridge, err
+	}
+	if err := a.createPair(entry, &pair); err != nil {
+		return pair, bridge, err
+	}
+	failpoint.Hit("add-pair")
+	if !cfg.Bandwidth.IsZero() {
+		shape := kernel.PodShape{Device: a.record.Shaper, MTU: pair.MTU, Ingress: cfg.Bandwidth.Ingress, Egress: cfg.Bandwidth.Egress}
+		if a.record.Shaper != "" {
+			a.did(func(context.Context) error {
+				_, err := a.Kernel.Unshape(a.record.Shaper, pair.Owner)
+				return err
+			})
+		}
+		if err := a.Kernel.Shape(pair.HostLink, pair.Owner, shape); err != nil {
+			return pair, bridge, err
+		}
+	}
+	failpoint.Hit("add-shape")
+	if err := a.Kernel.UpPair(pair.HostLink); err != nil {
+		return pair, bridge, err
+	}
+	failpoint.Hit("add-up")
+	err = a.Kernel.ConfigurePod(a.req.Netns, pod)
+	failpoint.Hit("add-pod")
+	return pair, bridge, err
+}
+
+// createPair makes the pair. When another attachment's link has the name, the next one is tried, and recorded before.
+func (a *add) createPair(entry Entry, pair *kernel.PodPair) error {
+	for try := 1; ; try++ {
+		err := a.Kernel.CreatePair(a.req.Netns, *pair)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, kernel.ErrForeignLink) || try == nameTries {
+			return err
+		}
+		pair.HostLink = hostLink(a.record.Network, a.req.Owner, try)
+		a.record.HostLink = pair.HostLink
+		if err := entry.Update(a.record); err != nil {
+			return err
+		}
+	}
+	a.did(func(context.Context) error {
+		_, err := a.Kernel.RemovePair(pair.HostLink, pair.Owner)
+		return err
+	})
+	return nil
+}
+
+// podConfig works out the pod's side. Without routes in the lease each family gets a default route by its gateway; a route
+// without a gateway of its own uses that of its family.
+func (a *add) podConfig(lease Lease) (kernel.PodConfig, error) {
+	c := kernel.PodConfig{IfName: a.req.Owner.IfName, MAC: a.req.Config.MAC, Addresses: a.record.Addresses}
+	if !a.req.Args.MAC.IsZero() {
+		c.MAC = a.req.Args.MAC
+	}
+	if c.MAC.IsZero() {
+		c.MAC = stableMAC("pod", a.req)
+	}
+	for _, r := range lease.Routes {
+		route := kernel.PodRoute{Dst: r.Dst, Gateway: r.GW, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Scope: r.Scope}
+		if r.Table != nil {
+			route.Table = *r.Table
+		}
+		onLink := r.Scope != nil && *r.Scope == scopeLink
+		if !route.Gateway.IsValid() && !onLink {
+			route.Gateway = gatewayOf(lease, r.Dst.Addr().Is6())
+		}
+		c.Routes = append(c.Routes, route)
+	}
+	if len(lease.Routes) > 0 {
+		return c, nil
+	}
+	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		if gw := gatewayOf(lease, any.Is6()); gw.IsValid() {
+			c.Routes = append(c.Routes, kernel.PodRoute{Dst: netip.PrefixFrom(any, 0), Gateway: gw})
+		}
+	}
+	return c, nil
+}
+
+const scopeLink = 253 // RT_SCOPE_LINK, linux/rtnetlink.h
+
+// gatewayOf returns the gateway of the lease's first address of a family, or the zero Addr.
+func gatewayOf(lease Lease, ipv6 bool) netip.Addr {
+	for _, a := range lease.Addresses {
+		if a.Gateway.IsValid() && a.Gateway.Is6() == ipv6 {
+			return a.Gateway
+		}
+	}
+	return netip.Addr{}
+}
+
+// gateways returns the addresses that the bridge must have.
+func gateways(lease Lease) []netip.Prefix {
+	var out []netip.Prefix
+	for _, a := range lease.Addresses {
+		if g := netip.PrefixFrom(a.Gateway, a.Prefix.Bits()); a.Gateway.IsValid() && !slices.Contains(out, g) {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
+// stableMAC derives an address from the attachment. An address that was set explicitly is left alone by
+// systemd-udevd's MACAddressPolicy.
+func stableMAC(end string, req Request) kernel.MAC {
+	return kernel.StableMAC(end, req.Config.Name, req.Owner.ContainerID, req.Owner.IfName)
+}

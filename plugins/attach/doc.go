@@ -1,0 +1,2 @@
+// Package attach follows.
+package attach

@@ -1,0 +1,2 @@
+// Package hostport turns port mappings into nftables: doc follows.
+package hostport

@@ -1,0 +1,2 @@
+// Package netconf follows.
+package netconf

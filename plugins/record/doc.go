@@ -1,0 +1,14 @@
+// Package record keeps the records of a network's attachments: small files below the run directory that say what each ADD was
+// going to make.
+//
+//	<runDir>/attachments/<network>/<container id>:<interface>.adding    an ADD runs, or was killed
+//	<runDir>/attachments/<network>/<container id>:<interface>           the attachment is complete
+//
+// A file holds JSON objects, one a line. The first is written before anything is made; a later line, such as the one with the
+// leased addresses, replaces what the lines before it say. The rename to the final name is the last step of an ADD.
+// A colon divides the parts since neither of them can hold one.
+//
+// Locks (flock, so that the kernel drops them when a process is killed): an ADD holds its own file exclusively, and the
+// directory shared. A DEL that finds the file locked knows that the ADD is not dead but running. A GC holds the
+// directory exclusively and thereby sees no ADD half-way.
+package record

@@ -1,0 +1,249 @@
+//go:build linux
+
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/plugins/attach"
+)
+
+// pending ends the name of a record whose ADD is not at its end.
+const pending = ".adding"
+
+// Store keeps the records of one network. It may be used by many processes at a time.
+type Store struct{ dir string }
+
+// Open returns the store of a network. It does no I/O.
+func Open(runDir, network string) *Store {
+	return &Store{dir: filepath.Join(runDir, "attachments", network)}
+}
+
+func (s *Store) path(owner kernel.PodOwner) string {
+	return s.dir + "/" + owner.ContainerID + ":" + owner.IfName
+}
+
+// entry is the record of an ADD that runs. Its files are plain descriptors: locks last until they are closed.
+type entry struct {
+	path string
+	dir  int
+	file int
+}
+
+// Begin writes the record of an ADD that starts; see attach.Records.
+func (s *Store) Begin(r attach.Record) (attach.Entry, error) {
+	dir, err := s.lock(unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	e := &entry{path: s.path(r.Owner()), dir: dir, file: -1}
+	if err := e.create(r); err != nil {
+		e.Close()
+		return nil, fmt.Errorf("write attachment record %s: %w", e.path, err)
+	}
+	return e, nil
+}
+
+func (e *entry) create(r attach.Record) error {
+	var err error
+	e.file, err = unix.Open(e.path+pending, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_APPEND|unix.O_CLOEXEC, 0o600)
+	if errors.Is(err, unix.EEXIST) {
+		return attach.ErrExists
+	}
+	if err != nil {
+		e.file = -1
+		return err
+	}
+	if err := unix.Flock(e.file, unix.LOCK_EX); err != nil {
+		return err
+	}
+	if err := unix.Access(e.path, unix.F_OK); err == nil {
+		return errors.Join(attach.ErrExists, unix.Unlink(e.path+pending))
+	}
+	if err := e.Update(r); err != nil {
+		return errors.Join(err, unix.Unlink(e.path+pending))
+	}
+	return nil
+}
+
+// Update appends the record as it is now.
+func (e *entry) Update(r attach.Record) error {
+	line, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	line = append(line, '\n')
+	if n, err := unix.Write(e.file, line); err != nil || n != len(line) {
+		return fmt.Errorf("write attachment record %s: %d of %d bytes: %w", e.path, n, len(line), err)
+	}
+	return nil
+}
+
+// Commit gives the record its final name.
+func (e *entry) Commit() error {
+	if err := unix.Rename(e.path+pending, e.path); err != nil {
+		return fmt.Errorf("complete attachment record %s: %w", e.path, err)
+	}
+	return nil
+}
+
+// Close drops the locks.
+func (e *entry) Close() {
+	if e.file >= 0 {
+		_ = unix.Close(e.file)
+	}
+	_ = unix.Close(e.dir)
+}
+
+// lock opens and locks the directory, which is made when it is missing.
+func (s *Store) lock(how int) (int, error) {
+	fd, err := unix.Open(s.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+			return -1, fmt.Errorf("make directory for attachment records: %w", err)
+		}
+		fd, err = unix.Open(s.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open attachment records %s: %w", s.dir, err)
+	}
+	for {
+		err = unix.Flock(fd, how)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("lock attachment records %s: %w", s.dir, err)
+	}
+	return fd, nil
+}
+
+// Freeze holds up ADDs; see attach.Records.
+func (s *Store) Freeze() (func(), error) {
+	fd, err := s.lock(unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.Close(fd) }, nil
+}
+
+// Get returns the owner's record; see attach.Records.
+func (s *Store) Get(owner kernel.PodOwner) (attach.Record, bool, error) {
+	path := s.path(owner)
+	r, err := read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := checkIdle(path + pending); err != nil {
+			return attach.Record{}, false, err
+		}
+		r, err = read(path + pending)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENAMETOOLONG):
+		return attach.Record{}, false, nil
+	case err != nil:
+		return attach.Record{}, false, fmt.Errorf("read attachment record: %w", err)
+	}
+	return r, true, nil
+}
+
+// checkIdle returns an error that wraps attach.ErrBusy while an ADD holds the file.
+func checkIdle(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil // there is none
+	}
+	defer unix.Close(fd)
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		return fmt.Errorf("attachment record %s: %w", path, attach.ErrBusy)
+	}
+	return nil
+}
+
+func read(path string) (attach.Record, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return attach.Record{}, err
+	}
+	r, err := decode(data)
+	if err != nil {
+		return attach.Record{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
+}
+
+// decode returns the last whole line's record. A write that was cut short leaves a line without an end.
+func decode(data []byte) (attach.Record, error) {
+	var r attach.Record
+	dec := json.NewDecoder(bytes.NewReader(data))
+	for lines := 0; ; lines++ {
+		var next attach.Record
+		err := dec.Decode(&next)
+		switch {
+		case err == nil:
+			r = next
+		case lines > 0 && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+			return r, nil
+		case errors.Is(err, io.EOF):
+			return attach.Record{}, errors.New("the record is empty")
+		default:
+			return attach.Record{}, err
+		}
+	}
+}
+
+// Complete reports whether the owner's ADD ran to its end.
+func (s *Store) Complete(owner kernel.PodOwner) bool {
+	return unix.Access(s.path(owner), unix.F_OK) == nil
+}
+
+// Remove removes the owner's record in whichever state it is; none is no error.
+func (s *Store) Remove(owner kernel.PodOwner) error {
+	for _, path := range []string{s.path(owner), s.path(owner) + pending} {
+		err := unix.Unlink(path)
+		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENAMETOOLONG) {
+			return fmt.Errorf("remove attachment record %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// List returns all records, by owner. For one that cannot be read there is an error, and a record with the owner alone.
+func (s *Store) List() ([]attach.Record, error) {
+	files, err := os.ReadDir(s.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list attachment records: %w", err)
+	}
+	var all []attach.Record
+	var errs []error
+	for _, f := range files {
+		id, ifName, ok := strings.Cut(strings.TrimSuffix(f.Name(), pending), ":")
+		if !ok {
+			continue
+		}
+		r, err := read(filepath.Join(s.dir, f.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("read attachment record: %w", err))
+			r = attach.Record{ContainerID: id, IfName: ifName, Network: filepath.Base(s.dir)}
+		}
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b attach.Record) int { return strings.Compare(a.Owner().String(), b.Owner().String()) })
+	return all, errors.Join(errs...)
+}
