@@ -3,63 +3,119 @@
 package linux
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"runtime"
+	"sync"
 
+	"github.com/safchain/ethtool"
 	"github.com/twill-cni/twill/kernel"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
+
+var _ kernel.Kernel = (*Handle)(nil)
 
 // Handle reads and changes one network namespace: the one that the calling thread was in when Open was called. It
 // implements kernel.Kernel. It may be used by several goroutines; calls are made one after the other.
-type Handle struct{ log *slog.Logger }
+type Handle struct {
+	log *slog.Logger
 
-// Open opens a Handle on the caller's current network namespace.
-func Open(log *slog.Logger) (*Handle, error) { return &Handle{log}, nil }
-
-// Close releases the handle's sockets.
-func (h *Handle) Close() error { return nil }
-
-func (h *Handle) Links(ctx context.Context, names []string) ([]kernel.Link, error) {
-	return nil, errors.ErrUnsupported
-}
-func (h *Handle) Neighbors(ctx context.Context, links []string) ([]kernel.Neighbor, error) {
-	return nil, errors.ErrUnsupported
-}
-func (h *Handle) FDB(ctx context.Context, links []string) ([]kernel.FDBEntry, error) {
-	return nil, errors.ErrUnsupported
-}
-func (h *Handle) Routes(ctx context.Context, links []string) ([]kernel.Route, error) {
-	return nil, errors.ErrUnsupported
-}
-func (h *Handle) ApplyLinks(ctx context.Context, changes []kernel.Change[kernel.Link]) []error {
-	return []error{errors.ErrUnsupported}
-}
-func (h *Handle) ApplyNeighbors(ctx context.Context, changes []kernel.Change[kernel.Neighbor]) []error {
-	return []error{errors.ErrUnsupported}
-}
-func (h *Handle) ApplyFDB(ctx context.Context, changes []kernel.Change[kernel.FDBEntry]) []error {
-	return []error{errors.ErrUnsupported}
-}
-func (h *Handle) ApplyRoutes(ctx context.Context, changes []kernel.Change[kernel.Route]) []error {
-	return []error{errors.ErrUnsupported}
+	mu       sync.Mutex
+	conn     *conn
+	links    *netlink.Handle
+	features *ethtool.Ethtool
+	netns    *os.File
+	asked    map[string]kernel.Link // what ApplyLinks made last, by name
+	sizes    [kernel.NumKinds]int   // entries in the last dump of each kind, to allocate once
 }
 
-// ReadLink returns what the kernel has of the link, and whether there is one of that name.
-func (h *Handle) ReadLink(ctx context.Context, name string) (kernel.Link, bool, error) {
-	return kernel.Link{}, false, errors.ErrUnsupported
+// Open opens a Handle on the caller's current network namespace. A goroutine that has switched its thread to another
+// namespace must be locked to the thread.
+func Open(log *slog.Logger) (*Handle, error) {
+	h := &Handle{log: log, asked: map[string]kernel.Link{}}
+	if err := h.open(); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
 }
 
-// Cleanup removes everything that is ours: routes with kernel.RouteProtocol and links with kernel.LinkAlias.
-func (h *Handle) Cleanup(ctx context.Context) error { return errors.ErrUnsupported }
+func (h *Handle) open() (err error) {
+	if h.netns, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+		return fmt.Errorf("open the network namespace: %w", err)
+	}
+	if h.conn, err = dialRoute(); err != nil {
+		return err
+	}
+	if h.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return fmt.Errorf("open rtnetlink socket: %w", err)
+	}
+	if h.features, err = ethtool.NewEthtool(); err != nil {
+		return fmt.Errorf("open ethtool socket: %w", err)
+	}
+	return nil
+}
 
-// EnsureForwarding switches forwarding on for the families asked for when it is off.
-func (h *Handle) EnsureForwarding(ipv4, ipv6 bool) error { return errors.ErrUnsupported }
+// Close releases the handle's sockets. What was made in the kernel stays.
+func (h *Handle) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var errs []error
+	if h.conn != nil {
+		errs = append(errs, h.conn.close())
+	}
+	if h.links != nil {
+		h.links.Close()
+	}
+	if h.features != nil {
+		h.features.Close()
+	}
+	if h.netns != nil {
+		errs = append(errs, h.netns.Close())
+	}
+	return errors.Join(errs...)
+}
 
-// CheckForwarding returns an error that names each family for which forwarding is off.
-func (h *Handle) CheckForwarding(ipv4, ipv6 bool) error { return errors.ErrUnsupported }
+// inNamespace calls f on a thread that is in the handle's network namespace. Sockets stay in the namespace that they were
+// opened in, but /proc/sys/net shows each thread its own (net/sysctl_net.c, net_ctl_header_lookup).
+func (h *Handle) inNamespace(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	current, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return fmt.Errorf("open the network namespace: %w", err)
+	}
+	defer current.Close()
+	same, err := sameFile(current, h.netns)
+	if err != nil {
+		return fmt.Errorf("compare network namespaces: %w", err)
+	}
+	if same {
+		return f()
+	}
+	if err := unix.Setns(int(h.netns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter the network namespace: %w", err)
+	}
+	err = f()
+	if back := unix.Setns(int(current.Fd()), unix.CLONE_NEWNET); back != nil {
+		// A thread that is in the wrong namespace must never run another goroutine. Locked once more than it is
+		// unlocked, it ends with this goroutine (runtime.LockOSThread).
+		runtime.LockOSThread()
+		err = errors.Join(err, fmt.Errorf("leave the network namespace: %w", back))
+	}
+	return err
+}
 
-// BridgeNetfilter says whether bridged packets pass through the netfilter hooks of IPv4 and IPv6.
-func (h *Handle) BridgeNetfilter() (ipv4, ipv6 bool, err error) {
-	return false, false, errors.ErrUnsupported
+func sameFile(a, b *os.File) (bool, error) {
+	ai, err := a.Stat()
+	if err != nil {
+		return false, err
+	}
+	bi, err := b.Stat()
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(ai, bi), nil
 }

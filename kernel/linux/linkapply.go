@@ -1,0 +1,259 @@
+//go:build linux
+
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/twill-cni/twill/kernel"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ApplyLinks makes, adjusts or removes VXLAN and bridge devices, one after the other. A VXLAN device that differs in what
+// cannot be changed is made again, and what was on it (addresses, neighbours, FDB entries, routes) goes. A device of the name that is of
+// another kind is left alone and is an error.
+func (h *Handle) ApplyLinks(ctx context.Context, changes []kernel.Change[kernel.Link]) []error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	errs := make([]error, len(changes))
+	for i, change := range changes {
+		err := ctx.Err()
+		switch {
+		case err != nil:
+		case change.Delete:
+			err = h.deleteLink(change.Value)
+		default:
+			err = h.ensureLink(ctx, change.Value)
+		}
+		if err != nil {
+			errs[i] = fmt.Errorf("link %s: %w", change.Value.Name, err)
+		}
+	}
+	if errors.Join(errs...) == nil {
+		return nil
+	}
+	return errs
+}
+
+func (h *Handle) deleteLink(link kernel.Link) error {
+	delete(h.asked, link.Name)
+	dev, err := h.findLink(link.Name)
+	if err != nil || dev == nil {
+		return err
+	}
+	if err := sameKind(link, dev); err != nil {
+		return err
+	}
+	return h.removeDevice(dev)
+}
+
+func (h *Handle) removeDevice(dev netlink.Link) error {
+	if err := h.links.LinkDel(dev); err != nil && !isMissing(err) {
+		return fmt.Errorf("delete: %w", err)
+	}
+	h.log.Info("link deleted", "link", dev.Attrs().Name)
+	return nil
+}
+
+// sameKind returns an error when the device is not of the kind that is asked for. A Link without a kind may be any.
+func sameKind(link kernel.Link, dev netlink.Link) error {
+	want := ""
+	switch {
+	case link.VXLAN != nil:
+		want = "vxlan"
+	case link.Bridge != nil:
+		want = "bridge"
+	default:
+		return nil
+	}
+	if have := dev.Type(); have != want {
+		return fmt.Errorf("a device of kind %q has this name; want kind %q: remove or rename it: %w", have, want, unix.EEXIST)
+	}
+	return nil
+}
+
+func (h *Handle) ensureLink(ctx context.Context, want kernel.Link) error {
+	if want.VXLAN == nil && want.Bridge == nil {
+		return fmt.Errorf("neither a VXLAN nor a bridge is asked for: %w", unix.EINVAL)
+	}
+	dev, err := h.findLink(want.Name)
+	if err != nil {
+		return err
+	}
+	if dev != nil {
+		if err := sameKind(want, dev); err != nil {
+			return err
+		}
+		if have, ok := dev.(*netlink.Vxlan); ok {
+			if why := vxlanDifference(h.vxlan(have), want.VXLAN); why != "" {
+				h.log.Info("link is made again", "link", want.Name, "because", why)
+				if err := h.removeDevice(dev); err != nil {
+					return err
+				}
+				dev = nil
+			}
+		}
+	}
+	if dev == nil {
+		if dev, err = h.createLink(want); err != nil {
+			return err
+		}
+	}
+	if err := h.adjustLink(ctx, want, dev); err != nil {
+		return err
+	}
+	want.Sysctls = maps.Clone(want.Sysctls)
+	h.asked[want.Name] = want
+	return nil
+}
+
+// vxlanDifference says in words what of a VXLAN device cannot be changed and is not as it should be; "" when nothing.
+func vxlanDifference(have, want *kernel.VXLAN) string {
+	port := func(v *kernel.VXLAN) uint16 {
+		if v.Port == 0 {
+			return defaultVXLANPort
+		}
+		return v.Port
+	}
+	for _, field := range []struct {
+		name       string
+		have, want any
+	}{
+		{"VNI", have.VNI, want.VNI},
+		{"port", port(have), port(want)},
+		{"uplink", have.Uplink, want.Uplink},
+		{"local address", have.Local, want.Local},
+		{"GBP", have.GBP, want.GBP},
+		{"learning", have.Learning, want.Learning},
+	} {
+		if field.have != field.want {
+			return fmt.Sprintf("%s is %v, want %v", field.name, field.have, field.want)
+		}
+	}
+	return ""
+}
+
+// createLink makes the device, down. Its MAC is part of the request that makes it: systemd-udevd, whose MACAddressPolicy
+// would give a new device another one, leaves alone what user space has set (addr_assign_type NET_ADDR_SET).
+func (h *Handle) createLink(want kernel.Link) (netlink.Link, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.Alias = want.Name, want.MTU, kernel.LinkAlias
+	if !want.MAC.IsZero() {
+		attrs.HardwareAddr = want.MAC[:]
+	}
+	var dev netlink.Link
+	if want.VXLAN != nil {
+		v := &netlink.Vxlan{
+			LinkAttrs: attrs,
+			VxlanId:   int(want.VXLAN.VNI),
+			Port:      int(want.VXLAN.Port),
+			Learning:  want.VXLAN.Learning,
+			GBP:       want.VXLAN.GBP,
+			SrcAddr:   want.VXLAN.Local.AsSlice(),
+		}
+		if want.VXLAN.Uplink != "" {
+			index, err := newNames(h.conn.fd).index(want.VXLAN.Uplink)
+			if err != nil {
+				return nil, fmt.Errorf("create: uplink: %w", err)
+			}
+			v.VtepDevIndex = int(index)
+		}
+		dev = v
+	} else {
+		// A bridge's MTU follows that of its ports until it is changed by request (br_change_mtu). What it is made with does
+		// not count, nor does a request that changes nothing: so it is made with another one.
+		attrs.MTU = max(want.MTU-1, 0)
+		dev = &netlink.Bridge{LinkAttrs: attrs}
+	}
+	if err := h.links.LinkAdd(dev); err != nil {
+		return nil, fmt.Errorf("create: %w", err)
+	}
+	h.log.Info("link created", "link", want.Name)
+	delete(h.asked, want.Name)
+	made, err := h.findLink(want.Name)
+	if err == nil && made == nil {
+		err = fmt.Errorf("it was removed right after it was made: %w", unix.ENODEV)
+	}
+	return made, err
+}
+
+// adjustLink changes in place what is not as it should be. Sysctls come before the link is up, so that it never takes part in
+// what they forbid; addresses come after, since IPv6 loses them when a link goes down.
+func (h *Handle) adjustLink(ctx context.Context, want kernel.Link, dev netlink.Link) error {
+	if dev.Attrs().Alias != kernel.LinkAlias { // a new link has none either: the kernel ignores it in the request that makes a link
+		if err := h.links.LinkSetAlias(dev, kernel.LinkAlias); err != nil {
+			return fmt.Errorf("set alias: %w", err)
+		}
+	}
+	if err := h.writeSysctls(want.Name, want.Sysctls); err != nil {
+		return err
+	}
+	if err := h.adjustDevice(want, dev); err != nil {
+		return err
+	}
+	if err := h.ensureAddresses(ctx, dev, want.Addresses); err != nil {
+		return err
+	}
+	if want.TxChecksumOffload != nil {
+		if err := h.setTxChecksum(want.Name, *want.TxChecksumOffload); err != nil {
+			return err
+		}
+	}
+	if want.Bridge != nil && want.Bridge.PortAliasPrefix != "" {
+		return h.ensurePorts(ctx, *want.Bridge, dev)
+	}
+	return nil
+}
+
+// adjustDevice sets MAC, MTU and state.
+func (h *Handle) adjustDevice(want kernel.Link, dev netlink.Link) error {
+	attrs := dev.Attrs()
+	mac := want.MAC
+	_, known := h.asked[want.Name]
+	if want.Bridge != nil && mac.IsZero() && !known && len(attrs.HardwareAddr) == len(mac) {
+		// A bridge takes the lowest MAC of its ports until one is set, be it the one that it has
+		// (br_stp_recalculate_bridge_id).
+		mac = kernel.MAC(attrs.HardwareAddr)
+	}
+	pin := want.Bridge != nil && !known
+	if !mac.IsZero() && (pin || string(attrs.HardwareAddr) != string(mac[:])) {
+		if err := h.links.LinkSetHardwareAddr(dev, mac[:]); err != nil {
+			return fmt.Errorf("set MAC %s: %w", mac, err)
+		}
+	}
+	if want.MTU != 0 && attrs.MTU != want.MTU {
+		if err := h.links.LinkSetMTU(dev, want.MTU); err != nil {
+			return fmt.Errorf("set MTU %d, which is %d: %w", want.MTU, attrs.MTU, err)
+		}
+	}
+	if up := attrs.RawFlags&unix.IFF_UP != 0; up == want.Up {
+		return nil
+	}
+	set := h.links.LinkSetDown
+	if want.Up {
+		set = h.links.LinkSetUp
+	}
+	if err := set(dev); err != nil {
+		return fmt.Errorf("set up=%t: %w", want.Up, err)
+	}
+	return nil
+}
+
+// setTxChecksum switches the offload by ethtool; the kernel is not asked to change what it has.
+func (h *Handle) setTxChecksum(link string, on bool) error {
+	features, err := h.features.Features(link)
+	if err != nil {
+		return fmt.Errorf("read offload features: %w", err)
+	}
+	if have, ok := features[featureTxCsum]; !ok || have == on {
+		return nil
+	}
+	if err := h.features.Change(link, map[string]bool{featureTxCsum: on}); err != nil {
+		return fmt.Errorf("set %s %t: %w", featureTxCsum, on, err)
+	}
+	return nil
+}

@@ -1,0 +1,65 @@
+//go:build linux
+
+package linux
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// enterNamespace puts the test into a network namespace of its own with the loopback device up. The thread ends with the
+// test's goroutine, and the namespace with the thread.
+func enterNamespace(t testing.TB) {
+	t.Helper()
+	runtime.LockOSThread() // never unlocked: the thread must not be used again
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatalf("make a network namespace (root is needed): %v", err)
+	}
+	ip(t, "link set lo up")
+}
+
+// open returns a Handle on a new network namespace.
+func open(t testing.TB) *Handle {
+	t.Helper()
+	enterNamespace(t)
+	h, err := Open(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+// ip runs ip(8) in the namespace of the test: the second opinion on what the kernel holds.
+func ip(t testing.TB, args string) string { t.Helper(); return run(t, "ip "+args) }
+
+func run(t testing.TB, command string) string {
+	t.Helper()
+	fields := strings.Fields(command)
+	out, err := exec.CommandContext(context.Background(), fields[0], fields[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// setUp runs ip(8) once for each line.
+func setUp(t testing.TB, lines string) {
+	t.Helper()
+	for line := range strings.Lines(lines) {
+		if line = strings.TrimSpace(line); line != "" {
+			ip(t, line)
+		}
+	}
+}
