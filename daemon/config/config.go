@@ -19,6 +19,8 @@ type Config struct {
 	EtcdUsername  string
 	EtcdPassword  Secret
 
+	EtcdPasswordFile string
+
 	NodeName   string
 	Iface      string         // empty: chosen by IfaceRegex, or else by the default route
 	IfaceRegex *regexp.Regexp // nil when not given

@@ -46,8 +46,10 @@ func keys() []key {
 			parse: path(func(c *Config) *string { return &c.EtcdKeyFile }, optional)},
 		{name: "etcd-username", usage: "user name for etcd",
 			parse: text(func(c *Config) *string { return &c.EtcdUsername })},
-		{name: "etcd-password", usage: "password for etcd; better given by environment or file, since every user of the host can read flags",
+		{name: "etcd-password", usage: "password for etcd; better given in a file, since every user of the host can read flags",
 			parse: func(c *Config, v string) error { c.EtcdPassword = Secret(v); return nil }},
+		{name: "etcd-password-file", usage: "file with the password for etcd",
+			parse: path(func(c *Config) *string { return &c.EtcdPasswordFile }, optional)},
 		{name: "kubeconfig", usage: "for the datastore kube, which is not available yet", parse: later("the datastore kube")},
 		{name: "net-conf", usage: "for the datastore kube, which is not available yet", parse: later("the datastore kube")},
 		{name: "node-name", derived: "the host name", usage: "name of this node, unique in the cluster", parse: parseNodeName},
@@ -187,15 +189,17 @@ func address(field func(*Config) *string) func(*Config, string) error {
 func parseEndpoints(c *Config, v string) error {
 	var endpoints []string
 	for _, e := range strings.Split(v, ",") {
-		e = strings.TrimSpace(e)
+		e = strings.TrimRight(strings.TrimSpace(e), "/")
 		u, err := url.Parse(e)
-		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		switch {
+		case err == nil && u.User != nil:
+			return errors.New("holds a password: use etcd-username and etcd-password")
+		case err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.Path == "":
+		case err == nil && (u.Scheme == "unix" || u.Scheme == "unixs") && u.Host+u.Path != "":
+		default:
 			return fmt.Errorf("%q is no URL such as https://10.0.0.1:2379", e)
 		}
-		if u.User != nil {
-			return errors.New("holds a password: use etcd-username and etcd-password")
-		}
-		endpoints = append(endpoints, strings.TrimSuffix(e, "/"))
+		endpoints = append(endpoints, e)
 	}
 	c.EtcdEndpoints = endpoints
 	return nil

@@ -213,7 +213,7 @@ func fallbacks(table []key) map[string]setting {
 	return given
 }
 
-// build parses each key's setting and checks what several keys say together.
+// build parses each key's setting and checks them together.
 func build(table []key, sources []map[string]setting) (*Config, error) {
 	c := &Config{}
 	var errs []error
@@ -223,6 +223,16 @@ func build(table []key, sources []map[string]setting) (*Config, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", s.source, err))
 		}
 	}
+	errs = append(errs, together(c, sources))
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// together checks what several keys say at once.
+func together(c *Config, sources []map[string]setting) error {
+	var errs []error
 	conflict := func(one, other, why string) {
 		errs = append(errs, fmt.Errorf("%s and %s: %s", first(one, sources).source, first(other, sources).source, why))
 	}
@@ -232,8 +242,15 @@ func build(table []key, sources []map[string]setting) (*Config, error) {
 	if (c.EtcdCertFile == "") != (c.EtcdKeyFile == "") {
 		conflict("etcd-certfile", "etcd-keyfile", "give both or none")
 	}
-	if c.EtcdUsername == "" && c.EtcdPassword != "" {
+	switch {
+	case c.EtcdPassword != "" && c.EtcdPasswordFile != "":
+		conflict("etcd-password", "etcd-password-file", "give one of them")
+	case c.EtcdUsername == "" && c.EtcdPassword != "":
 		conflict("etcd-username", "etcd-password", "a password needs a user name")
+	case c.EtcdUsername == "" && c.EtcdPasswordFile != "":
+		conflict("etcd-username", "etcd-password-file", "a password needs a user name")
+	case c.EtcdUsername != "" && c.EtcdPassword == "" && c.EtcdPasswordFile == "":
+		conflict("etcd-username", "etcd-password-file", "a user name needs a password")
 	}
 	if tls := c.EtcdCAFile != "" || c.EtcdCertFile != ""; tls {
 		for _, e := range c.EtcdEndpoints {
@@ -242,8 +259,5 @@ func build(table []key, sources []map[string]setting) (*Config, error) {
 			}
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return errors.Join(errs...)
 }

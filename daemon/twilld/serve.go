@@ -103,6 +103,8 @@ func openStore(cfg *config.Config, log *slog.Logger) (store.Store, error) {
 		KeyFile:   cfg.EtcdKeyFile,
 		Username:  cfg.EtcdUsername,
 		Password:  cfg.EtcdPassword.Reveal(),
+
+		PasswordFile: cfg.EtcdPasswordFile,
 	}, log)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("etcd: %w", err)}
