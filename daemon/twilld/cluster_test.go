@@ -1,0 +1,317 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+)
+
+// A test's nodes are unnamed network namespaces on a bridged underlay. Each runs this test binary as twilld (see
+// TestMain); etcd runs in the test process and listens on a unix socket, which all namespaces reach.
+
+const asDaemon = "TWILLD_TEST_RUN_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asDaemon) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+type cluster struct {
+	t      *testing.T
+	dir    string
+	etcd   *embed.Etcd
+	client *clientv3.Client
+	net    *netspace // the underlay's bridge
+	nodes  int
+}
+
+func newCluster(t *testing.T, network string) *cluster {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "twilld") // a unix socket's path is short
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	c := &cluster{t: t, dir: dir, net: newNetspace(t)}
+	c.net.do(func() error {
+		return up(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "underlay"}})
+	})
+	c.startEtcd()
+	t.Cleanup(c.stopEtcd)
+	if network != "" {
+		c.put("config", network)
+	}
+	return c
+}
+
+func (c *cluster) socket() string { return filepath.Join(c.dir, "e") }
+
+func (c *cluster) startEtcd() {
+	c.t.Helper()
+	unix := func(name string) []url.URL { return []url.URL{{Scheme: "unix", Path: filepath.Join(c.dir, name)}} }
+	cfg := embed.NewConfig()
+	cfg.Name, cfg.Dir = "test", filepath.Join(c.dir, "data")
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = unix("e"), unix("e")
+	cfg.ListenPeerUrls = unix("p")
+	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	cfg.TickMs, cfg.ElectionMs, cfg.UnsafeNoFsync = 10, 100, true
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	etcd, err := embed.StartEtcd(cfg)
+	must(c.t, err)
+	<-etcd.Server.ReadyNotify()
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + c.socket()}})
+	must(c.t, err)
+	c.etcd, c.client = etcd, client
+}
+
+func (c *cluster) stopEtcd() {
+	if c.etcd != nil {
+		_ = c.client.Close()
+		c.etcd.Close()
+		c.etcd = nil
+	}
+}
+
+func (c *cluster) put(key, value string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, err := c.client.Put(ctx, "/coreos.com/network/"+key, value)
+	must(c.t, err)
+}
+
+// testNode is a node of the underlay.
+type testNode struct {
+	*netspace
+	c    *cluster
+	name string
+	dir  string
+	addr string // on the underlay
+	cmd  *exec.Cmd
+	log  *lockedBuffer
+	exit chan error
+}
+
+func (c *cluster) addNode() *testNode {
+	c.t.Helper()
+	c.nodes++
+	n := &testNode{netspace: newNetspace(c.t), c: c, name: fmt.Sprintf("node%d", c.nodes), addr: fmt.Sprintf("192.0.2.%d", c.nodes)}
+	n.dir = filepath.Join(c.dir, n.name)
+	port := fmt.Sprintf("port%d", c.nodes)
+	c.net.do(func() error {
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port}, PeerName: "eth0", PeerNamespace: netlink.NsFd(n.handle)}
+		if err := up(veth); err != nil {
+			return err
+		}
+		bridge, err := netlink.LinkByName("underlay")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetMaster(veth, bridge)
+	})
+	n.ip("link set lo up")
+	n.ip("addr add " + n.addr + "/24 dev eth0")
+	n.ip(fmt.Sprintf("addr add 2001:db8::%d/64 dev eth0 nodad", c.nodes))
+	n.ip("link set eth0 up")
+	return n
+}
+
+func (n *testNode) args(extra ...string) []string {
+	return append([]string{
+		"--etcd-endpoints=unix://" + n.c.socket(), "--iface=eth0", "--node-name=" + n.name,
+		"--subnet-file=" + n.file("subnet.env"), "--run-dir=" + n.file("run"),
+		"--cni-conf-dir=" + n.file("net.d"), "--cni-bin-dir=",
+	}, extra...)
+}
+
+func (n *testNode) file(name string) string { return filepath.Join(n.dir, name) }
+
+func (n *testNode) start(extra ...string) {
+	n.c.t.Helper()
+	n.cmd = exec.Command(os.Args[0], n.args(extra...)...)
+	n.cmd.Env = append(os.Environ(), asDaemon+"=1")
+	n.log = &lockedBuffer{}
+	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
+	n.do(n.cmd.Start)
+	cmd, exit := n.cmd, make(chan error, 1)
+	n.exit = exit
+	go func() { exit <- cmd.Wait() }()
+	n.c.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		if n.c.t.Failed() {
+			n.c.t.Logf("log of %s:\n%s", n.name, n.log)
+		}
+	})
+}
+
+func (n *testNode) signal(sig os.Signal) error {
+	n.c.t.Helper()
+	must(n.c.t, n.cmd.Process.Signal(sig))
+	return n.wait()
+}
+
+func (n *testNode) wait() error {
+	n.c.t.Helper()
+	select {
+	case err := <-n.exit:
+		return err
+	case <-time.After(10 * time.Second):
+		n.c.t.Fatalf("%s does not end", n.name)
+		return nil
+	}
+}
+
+func (n *testNode) kill() { _ = n.signal(syscall.SIGKILL) }
+
+// get asks the daemon over HTTP from inside its namespace.
+func (n *testNode) get(path string) (code int, body string) {
+	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: n.dial}}
+	resp, err := client.Get("http://127.0.0.1:10270" + path)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	must(n.c.t, err)
+	return resp.StatusCode, string(data)
+}
+
+func (n *testNode) eventuallyReady() {
+	n.c.t.Helper()
+	n.c.eventually(n.name+" is ready", func() string {
+		if code, body := n.get("/readyz"); code != http.StatusOK {
+			return body
+		}
+		return ""
+	})
+}
+
+// eventually waits until amiss returns nothing.
+func (c *cluster) eventually(what string, amiss func() string) {
+	c.t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	for {
+		why := amiss()
+		if why == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("waiting until %s: %s", what, why)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// lockedBuffer is a bytes.Buffer for several goroutines.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// netspace is an unnamed network namespace, which one locked thread keeps alive and works in.
+type netspace struct {
+	t      *testing.T
+	handle netns.NsHandle
+	work   chan func()
+}
+
+func newNetspace(t *testing.T) *netspace {
+	t.Helper()
+	s := &netspace{t: t, work: make(chan func())}
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine, and the namespace with it
+		var err error
+		s.handle, err = netns.New()
+		made <- err
+		for f := range s.work {
+			f()
+		}
+	}()
+	if err := <-made; err != nil {
+		t.Fatalf("make a network namespace (root is needed): %v", err)
+	}
+	t.Cleanup(func() {
+		close(s.work)
+		_ = s.handle.Close()
+	})
+	return s
+}
+
+// run calls f in the namespace.
+func (s *netspace) run(f func() error) error {
+	done := make(chan error)
+	s.work <- func() { done <- f() }
+	return <-done
+}
+
+func (s *netspace) do(f func() error) {
+	s.t.Helper()
+	must(s.t, s.run(f))
+}
+
+// ip runs ip(8), the second opinion on what the kernel holds, and returns what it prints.
+func (s *netspace) ip(args string) string {
+	s.t.Helper()
+	out, err := s.tryIP(args)
+	if err != nil {
+		s.t.Fatalf("ip %s: %v: %s", args, err, out)
+	}
+	return out
+}
+
+func (s *netspace) tryIP(args string) (string, error) {
+	var out []byte
+	err := s.run(func() (err error) {
+		out, err = exec.Command("ip", strings.Fields(args)...).CombinedOutput()
+		return err
+	})
+	return string(out), err
+}
+
+func up(link netlink.Link) error {
+	if err := netlink.LinkAdd(link); err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(link)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
