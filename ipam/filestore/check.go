@@ -69,17 +69,21 @@ func (s *session) rebuild(t *table, known bool) error {
 		}
 		t.header = header{capacity: t.capacity}
 	}
-	state, err := t.states(known)
+	leased, err := s.leasedSlots(t)
 	if err != nil {
 		return err
 	}
-	leased, err := s.leasedSlots(t)
+	for _, at := range leased {
+		t.used = max(t.used, at+1)
+	}
+	t.used = max(t.used, t.fresh)
+	state, err := t.states(known)
 	if err != nil {
 		return err
 	}
 	now := releasedAt(s.now())
 	if !known && len(leased) > 0 {
-		t.fresh = slices.Max(leased) + 1
+		t.fresh = t.used
 		for at := range t.fresh {
 			state[at] = now
 		}
@@ -98,7 +102,9 @@ func (s *session) rebuild(t *table, known bool) error {
 		state[at] = stateLeased
 	}
 	for _, at := range t.reserved {
-		state[at] = stateFresh
+		if at < t.used {
+			state[at] = stateFresh
+		}
 	}
 	t.leased, t.checked = uint32(len(leased)), now-stateReleased
 	return t.write(state)
@@ -123,13 +129,13 @@ func (s *session) leasedSlots(t *table) ([]uint32, error) {
 	return leased, nil
 }
 
-// states reads the state of each slot; without known all are fresh.
+// states reads the state of each used slot; without known all are fresh.
 func (t *table) states(known bool) ([]uint32, error) {
-	state := make([]uint32, t.capacity)
+	state := make([]uint32, t.used)
 	if !known {
 		return state, nil
 	}
-	buf := make([]byte, slotSize*int(t.capacity))
+	buf := make([]byte, slotSize*int(t.used))
 	if _, err := t.readAt(buf, headerSize); err != nil {
 		return nil, err
 	}
@@ -139,7 +145,7 @@ func (t *table) states(known bool) ([]uint32, error) {
 	return state, nil
 }
 
-// write replaces all slots. The queue is in the order of release, and of addresses where that is the same.
+// write replaces the slots in use. The queue is in the order of release, and of addresses where that is the same.
 func (t *table) write(state []uint32) error {
 	t.touched = false
 	if err := t.touch(); err != nil {
@@ -153,17 +159,13 @@ func (t *table) write(state []uint32) error {
 	}
 	failpoint.Hit("ipam-slots-emptied")
 	var queue []uint32
-	used := 0
 	for at, st := range state {
-		if st != stateFresh {
-			used = at + 1
-		}
 		if st >= stateReleased {
 			queue = append(queue, uint32(at))
 		}
 	}
 	slices.SortStableFunc(queue, func(a, b uint32) int { return cmp.Compare(state[a], state[b]) })
-	slots := make([]slot, used)
+	slots := make([]slot, len(state))
 	for at := range slots {
 		slots[at].state = state[at]
 	}
@@ -177,7 +179,7 @@ func (t *table) write(state []uint32) error {
 		}
 		t.tail = at + 1
 	}
-	buf := make([]byte, 0, slotSize*used)
+	buf := make([]byte, 0, slotSize*len(slots))
 	for _, sl := range slots {
 		buf = appendSlot(buf, sl)
 	}

@@ -55,6 +55,7 @@ type header struct {
 	leased   uint32 // slots in use
 	resting  uint32 // slots in the queue
 	checked  uint32 // seconds since boot, when the table was last built
+	used     uint32 // slots from here on are fresh
 }
 
 type slot struct {
@@ -107,7 +108,7 @@ func (t *table) load() (known bool, err error) {
 		return false, err
 	}
 	h, ok := decodeHeader(b[:n], t.identity)
-	if !ok || h.capacity != t.capacity || h.fresh > h.capacity || h.head > h.capacity || h.tail > h.capacity {
+	if !ok || h.capacity != t.capacity || h.fresh > h.capacity || h.used > h.capacity || h.head > h.capacity || h.tail > h.capacity {
 		return false, errInconsistent
 	}
 	t.header = h
@@ -129,7 +130,7 @@ func (t *table) size() int64 { return headerSize + slotSize*int64(t.capacity) }
 func (h header) encode(identity uint32) []byte {
 	b := make([]byte, 0, headerSize)
 	b = append(b, tableMagic...)
-	for _, v := range []uint32{identity, h.capacity, h.dirty, h.fresh, h.head, h.tail, h.leased, h.resting, h.checked} {
+	for _, v := range []uint32{identity, h.capacity, h.dirty, h.fresh, h.head, h.tail, h.leased, h.resting, h.checked, h.used} {
 		b = binary.LittleEndian.AppendUint32(b, v)
 	}
 	b = binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
@@ -137,16 +138,16 @@ func (h header) encode(identity uint32) []byte {
 }
 
 func decodeHeader(b []byte, identity uint32) (header, bool) {
-	const sum = len(tableMagic) + 9*4
+	const sum = len(tableMagic) + 10*4
 	if len(b) < headerSize || string(b[:len(tableMagic)]) != tableMagic ||
 		binary.LittleEndian.Uint32(b[sum:]) != crc32.ChecksumIEEE(b[:sum]) {
 		return header{}, false
 	}
-	var v [9]uint32
+	var v [10]uint32
 	for i := range v {
 		v[i] = binary.LittleEndian.Uint32(b[len(tableMagic)+4*i:])
 	}
-	return header{v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]}, v[0] == identity
+	return header{v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9]}, v[0] == identity
 }
 
 // usable is the number of addresses that can be leased by way of this table.
@@ -211,6 +212,7 @@ func (t *table) take(at uint32) error {
 	if err := t.touch(); err != nil {
 		return err
 	}
+	t.used = max(t.used, at+1)
 	if s.state >= stateReleased {
 		if err := t.unqueue(s); err != nil {
 			return err
