@@ -73,17 +73,19 @@ type phase[K comparable, V any] struct {
 
 // read dumps the objects of a kind that is dirty. Notifications that come meanwhile may be older or newer than what the dump says of
 // the same object: they are kept and compared with it afterwards.
+//
+// When the dump fails, nothing is known to be there any more, so all that is desired is written again. Believing the old picture
+// instead would let routes go to neighbours that went away together with their link.
 func read[K comparable, V any](ctx context.Context, p *pass, ph phase[K, V], dump func(context.Context, []string) ([]V, error)) {
 	if !p.takeDirty(ph.kind) {
 		return
 	}
 	p.startReading(ph.kind)
 	all, err := dump(ctx, p.links.overlay())
-	p.finishReading(func() {
-		if err == nil {
-			ph.tracker.adopt(all)
-		}
-	})
+	if err != nil {
+		all = nil
+	}
+	p.finishReading(func() { ph.tracker.adopt(all) })
 	if err != nil {
 		p.untrusted = true
 		p.fail(ph.kind, fmt.Errorf("read %s entries: %w", ph.kind, err))

@@ -26,7 +26,8 @@ type rig struct {
 	kernel *kerneltest.Kernel
 	tables *kerneltest.Tables
 	*reconcile.Reconciler
-	due int // number of notifications that made a Sync due
+	due       int  // number of notifications that made a Sync due
+	disturbed bool // somebody changed the kernel in the middle of a Sync
 }
 
 func newRig(t testing.TB) *rig {
