@@ -154,12 +154,8 @@ func (r *registration) claim(ctx context.Context, old *record, revision int64) (
 // older. When this node's record has to go it is removed.
 func (r *registration) verify(ctx context.Context, since, made int64) error {
 	prefix := r.store.leasePrefix()
-	var resp *clientv3.GetResponse
-	err := r.store.do(ctx, func(ctx context.Context, cli *clientv3.Client) (err error) {
-		resp, err = cli.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly(),
-			clientv3.WithMinCreateRev(since+1), clientv3.WithMaxCreateRev(made-1))
-		return err
-	})
+	resp, err := r.store.read(ctx, prefix, clientv3.WithPrefix(), clientv3.WithKeysOnly(),
+		clientv3.WithMinCreateRev(since+1), clientv3.WithMaxCreateRev(made-1))
 	if err != nil {
 		return fmt.Errorf("check the claim of %s: %w", r.key, err)
 	}
@@ -180,9 +176,11 @@ func (r *registration) verify(ctx context.Context, since, made int64) error {
 // transact applies ops when all guards hold and returns the revision; it returns errRaced when one does not.
 func (s *Store) transact(ctx context.Context, guards []clientv3.Cmp, ops []clientv3.Op) (int64, error) {
 	var resp *clientv3.TxnResponse
-	err := s.do(ctx, func(ctx context.Context, cli *clientv3.Client) (err error) {
-		resp, err = cli.Txn(ctx).If(guards...).Then(ops...).Commit()
-		return err
+	err := s.do(ctx, func(ctx context.Context, cli *clientv3.Client) (_ int64, err error) {
+		if resp, err = cli.Txn(ctx).If(guards...).Then(ops...).Commit(); err != nil {
+			return 0, err
+		}
+		return resp.Header.Revision, nil
 	})
 	switch {
 	case err != nil:
@@ -201,9 +199,9 @@ func (r *registration) renew(ctx context.Context) error {
 	ttl := int64(r.store.cfg.LeaseTTL.Seconds())
 	if r.id != clientv3.NoLease {
 		var kept *clientv3.LeaseKeepAliveResponse
-		err := r.store.do(ctx, func(ctx context.Context, cli *clientv3.Client) (err error) {
+		err := r.store.do(ctx, func(ctx context.Context, cli *clientv3.Client) (_ int64, err error) {
 			kept, err = cli.KeepAliveOnce(ctx, r.id)
-			return err
+			return 0, err
 		})
 		switch {
 		case err == nil && kept.TTL == ttl:
@@ -213,12 +211,12 @@ func (r *registration) renew(ctx context.Context) error {
 		}
 		r.id = clientv3.NoLease
 	}
-	err := r.store.do(ctx, func(ctx context.Context, cli *clientv3.Client) error {
+	err := r.store.do(ctx, func(ctx context.Context, cli *clientv3.Client) (int64, error) {
 		granted, err := cli.Grant(ctx, ttl)
 		if err == nil {
 			r.id = granted.ID
 		}
-		return err
+		return 0, err
 	})
 	if err != nil {
 		return fmt.Errorf("get an etcd lease of %s: %w", r.store.cfg.LeaseTTL, err)
@@ -231,9 +229,9 @@ func (r *registration) drop() {
 	if r.id == clientv3.NoLease || r.Lease() != nil {
 		return
 	}
-	err := r.store.do(r.store.ctx, func(ctx context.Context, cli *clientv3.Client) error {
+	err := r.store.do(r.store.ctx, func(ctx context.Context, cli *clientv3.Client) (int64, error) {
 		_, err := cli.Revoke(ctx, r.id)
-		return err
+		return 0, err
 	})
 	if err != nil {
 		r.store.log.Debug("an unused etcd lease is left to expire", "err", err)

@@ -109,10 +109,13 @@ func (s *Store) client() (*clientv3.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
-		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-		MinConnectTimeout: 2 * time.Second,
-	})}
+	options := []grpc.DialOption{
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 4 * time.Second,
+		}),
+		grpc.WithChainUnaryInterceptor(failFast),
+	}
 	if s.creds != nil {
 		options = append(options, s.creds)
 	}
@@ -123,7 +126,7 @@ func (s *Store) client() (*clientv3.Client, error) {
 		DialKeepAliveTimeout: keepAliveTimeout,
 		Username:             s.cfg.Username,
 		Password:             password,
-		MaxUnaryRetries:      3, // callers retry, and want to know soon
+		MaxUnaryRetries:      10, // about 300 ms; callers retry too, and want to know soon
 		DialOptions:          options,
 		Context:              s.ctx,
 		Logger:               zap.NewNop(),
@@ -135,28 +138,42 @@ func (s *Store) client() (*clientv3.Client, error) {
 	return cli, nil
 }
 
-// do makes one request with the configured timeout.
-func (s *Store) do(ctx context.Context, request func(ctx context.Context, cli *clientv3.Client) error) error {
+// failFast makes a request fail with the reason when etcd cannot be reached. The client's default is to wait in silence.
+func failFast(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return invoke(ctx, method, req, reply, cc, append(opts[:len(opts):len(opts)], grpc.WaitForReady(false))...)
+}
+
+// do makes one request with the configured timeout. request returns the revision of the answer's header.
+func (s *Store) do(ctx context.Context, request func(ctx context.Context, cli *clientv3.Client) (int64, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.RequestTimeout)
 	defer cancel()
 	cli, err := s.client()
 	if err != nil {
 		return err
 	}
-	if err := request(ctx, cli); err != nil {
+	revision, err := request(ctx, cli)
+	if err != nil {
 		return err
 	}
-	s.health.answered()
+	s.health.answered(revision)
 	return nil
+}
+
+// read makes one Get request.
+func (s *Store) read(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	var resp *clientv3.GetResponse
+	err := s.do(ctx, func(ctx context.Context, cli *clientv3.Client) (_ int64, err error) {
+		if resp, err = cli.Get(ctx, key, opts...); err != nil {
+			return 0, err
+		}
+		return resp.Header.Revision, nil
+	})
+	return resp, err
 }
 
 // get reads one record, nil when there is none, and etcd's revision.
 func (s *Store) get(ctx context.Context, key string) (*mvccpb.KeyValue, int64, error) {
-	var resp *clientv3.GetResponse
-	err := s.do(ctx, func(ctx context.Context, cli *clientv3.Client) (err error) {
-		resp, err = cli.Get(ctx, key)
-		return err
-	})
+	resp, err := s.read(ctx, key)
 	switch {
 	case err != nil:
 		return nil, 0, fmt.Errorf("get %s: %w", key, err)
@@ -173,11 +190,7 @@ func (s *Store) scan(ctx context.Context, visit func(name string, kv *mvccpb.Key
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	var revision int64
 	for {
-		var page *clientv3.GetResponse
-		err := s.do(ctx, func(ctx context.Context, cli *clientv3.Client) (err error) {
-			page, err = cli.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(revision))
-			return err
-		})
+		page, err := s.read(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(revision))
 		if err != nil {
 			return 0, fmt.Errorf("list %s: %w", prefix, err)
 		}

@@ -2,8 +2,10 @@ package etcd
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -172,7 +174,8 @@ type proxy struct {
 }
 
 func newProxy(t testing.TB) *proxy {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	// An address of its own keeps the port from being taken by somebody else while the proxy is stopped.
+	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.N(250), rand.N(256), 1+rand.N(250)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ type health struct {
 	mu       sync.Mutex
 	last     time.Time // of an answer
 	err      error     // of the last probe
-	revision int64     // the last one seen by a probe
+	revision int64     // the highest of this epoch
 	epoch    context.Context
 	endEpoch context.CancelFunc
 }
@@ -43,16 +43,24 @@ func (s *Store) Health() error {
 	return fmt.Errorf("%s: %w", s.cfg, s.health.err)
 }
 
-// answered notes that etcd answered a request just now.
-func (h *health) answered() {
+// answered notes that etcd answered a request just now, at a revision, which is 0 when the answer does not say.
+func (h *health) answered(revision int64) {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.last = time.Now()
-	h.mu.Unlock()
+	h.revision = max(h.revision, revision)
 }
 
-// probed notes the outcome of a probe. It reports whether revisions went back, and then starts a new epoch. Probes are linearizable
-// and are made one after the other, so that within one history their revisions never fall.
-func (h *health) probed(revision int64, err error) (reset bool) {
+// seen returns the highest revision of this epoch.
+func (h *health) seen() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.revision
+}
+
+// probed notes the outcome of a probe that began when the revision before had been seen. The probe's read is linearizable: within one
+// history of etcd its revision is not lower. When it is, probed starts a new epoch and reports true.
+func (h *health) probed(before, revision int64, err error) (reset bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.err = err
@@ -60,11 +68,12 @@ func (h *health) probed(revision int64, err error) (reset bool) {
 		return false
 	}
 	h.last = time.Now()
-	if reset = revision < h.revision; reset {
+	if reset = revision < before; reset {
 		h.endEpoch()
 		h.epoch, h.endEpoch = context.WithCancel(context.Background())
+		h.revision = 0
 	}
-	h.revision = revision
+	h.revision = max(h.revision, revision)
 	return reset
 }
 
@@ -80,11 +89,12 @@ func (s *Store) probe() {
 	defer s.health.end()
 	healthy := false
 	for {
+		before := s.health.seen()
 		revision, err := s.ask()
 		if s.ctx.Err() != nil {
 			return
 		}
-		if s.health.probed(revision, err) {
+		if s.health.probed(before, revision, err) {
 			s.log.Warn("etcd's revisions went back: it was restored or wiped; everything is read again", "revision", revision)
 		}
 		pause := probeInterval

@@ -120,7 +120,7 @@ func (w *watch) follow(ctx context.Context) (progressed bool, err error) {
 			return progressed, err
 		}
 		progressed = true
-		w.store.health.answered()
+		w.store.health.answered(w.revision)
 	}
 	if w.epoch.Err() != nil {
 		return progressed, errors.New("etcd's history changed")

@@ -25,20 +25,24 @@ func testNetwork(s *suite) {
 	}
 }
 
-// registerAll registers nodes from 1 to n at the same time, each with a store of its own.
+// registerAll registers nodes from 1 to n at the same time, each with a store of its own. As a node does, it tries again when the backend
+// is too busy to answer.
 func (s *suite) registerAll(n int) []store.Registration {
 	s.Helper()
 	registrations := make([]store.Registration, n)
 	errs := make([]error, n)
 	var all sync.WaitGroup
+	deadline := time.Now().Add(time.Minute)
 	for i := range n {
 		st := s.Open()
 		all.Go(func() {
-			network, err := st.Network(s.Context())
-			if err == nil {
-				registrations[i], err = st.Register(s.Context(), network, node(i+1), nil)
+			for registrations[i] == nil && time.Now().Before(deadline) {
+				network, err := st.Network(s.Context())
+				if err == nil {
+					registrations[i], err = st.Register(s.Context(), network, node(i+1), nil)
+				}
+				errs[i] = err
 			}
-			errs[i] = err
 		})
 	}
 	all.Wait()
