@@ -88,7 +88,7 @@ func (p *printer) grid(probes []Probe) {
 		label = max(label, len(probe.From))
 		width = max(width, len(probe.To), utf8.RuneCountInString(text(probe)))
 	}
-	slices.Sort(columns)
+	slices.SortStableFunc(columns, func(a, b string) int { return slices.Index(rows, a) - slices.Index(rows, b) })
 	times := len(columns) <= wide
 	if times {
 		head := pad("", label)

@@ -27,7 +27,7 @@ var ErrNoReply = errors.New("no reply")
 
 // Conn sends echo requests of one family. Its methods may be called concurrently.
 type Conn struct {
-	socket *icmp.PacketConn
+	socket *net.IPConn
 	v6     bool
 	id     uint16
 	closed chan struct{}
@@ -51,13 +51,16 @@ type answer struct {
 
 // Listen opens a raw socket for the family of addr, which is not sent to, in the calling thread's network namespace.
 func Listen(addr netip.Addr) (*Conn, error) {
-	network, local := "ip4:icmp", "0.0.0.0"
+	network := "ip4:icmp"
 	if addr.Is6() {
-		network, local = "ip6:ipv6-icmp", "::"
+		network = "ip6:ipv6-icmp"
 	}
-	socket, err := icmp.ListenPacket(network, local)
+	socket, err := net.ListenIP(network, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open a socket for echo requests: %w", err)
+	}
+	if err := tune(socket, addr.Is6()); err != nil {
+		return nil, errors.Join(err, socket.Close())
 	}
 	c := &Conn{socket: socket, v6: addr.Is6(), id: uint16(rand.Uint32()), closed: make(chan struct{}), waiting: map[uint16]*request{}}
 	go c.read()
