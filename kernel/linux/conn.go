@@ -63,13 +63,16 @@ func (c *conn) setUp() error {
 	if err != nil {
 		return fmt.Errorf("read the receive buffer's size of an rtnetlink socket: %w", err)
 	}
-	c.replies = max(size/replySize-1, 1)
+	c.replies = repliesIn(size)
 	timeout := unix.Timeval{Sec: answerTimeout}
 	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
 		return fmt.Errorf("set the timeout of an rtnetlink socket: %w", err)
 	}
 	return nil
 }
+
+// repliesIn returns how many errors and one acknowledgement fit into a receive buffer, at least enough for one change.
+func repliesIn(size int) int { return max(size/replySize-1, maxMessages) }
 
 func (c *conn) close() error { return unix.Close(c.fd) }
 

@@ -4,8 +4,10 @@ package linux
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -46,6 +48,10 @@ func ip(t testing.TB, args string) string { t.Helper(); return run(t, "ip "+args
 
 func run(t testing.TB, command string) string {
 	t.Helper()
+	// A subtest has a goroutine of its own, which may be on any thread.
+	if here, err := os.Readlink("/proc/thread-self/ns/net"); err != nil || here == parentNamespace(t) {
+		t.Fatalf("%s: would run in the machine's own network namespace (%v)", command, err)
+	}
 	fields := strings.Fields(command)
 	out, err := exec.CommandContext(context.Background(), fields[0], fields[1:]...).CombinedOutput()
 	if err != nil {
@@ -62,4 +68,14 @@ func setUp(t testing.TB, lines string) {
 			ip(t, line)
 		}
 	}
+}
+
+// parentNamespace is the network namespace of the process that started the tests: the machine's own.
+func parentNamespace(t testing.TB) string {
+	t.Helper()
+	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", os.Getppid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ns
 }

@@ -208,15 +208,27 @@ func (e *encoder) gateway(r *kernel.Route, gateway netip.Addr) {
 	}
 }
 
-// routeScope is how far away the destination is: behind a gateway anywhere, else on the link. IPv6 has no scopes and
-// ignores it.
+// routeScope is how far away the destination is: on the link, or behind a gateway. IPv6 has no scopes and ignores it.
+//
+// Behind a gateway the scope is a number that depends on the gateway, instead of RT_SCOPE_UNIVERSE. The kernel keeps next
+// hops in a hash table whose key leaves the gateway out (net/ipv4/fib_semantics.c, fib_info_hashfn: count of next
+// hops, protocol, scope, source, metric, link). 20,000 peers behind one VXLAN device would share a single chain, each insertion would walk
+// it to its end, and all of them would take 8 s instead of 0.1 s. Scopes between RT_SCOPE_UNIVERSE and RT_SCOPE_SITE
+// are free for "interior routes" (include/uapi/linux/rtnetlink.h) and mean the same to every lookup: fib_table_lookup asks only
+// whether the scope is less than the one sought, which is RT_SCOPE_UNIVERSE or RT_SCOPE_LINK.
 func routeScope(r *kernel.Route) uint8 {
+	sum, behind := uint32(0), false
 	for i := range r.NextHops {
-		if r.NextHops[i].Gateway.IsValid() {
-			return unix.RT_SCOPE_UNIVERSE
+		if gateway := r.NextHops[i].Gateway; gateway.IsValid() {
+			b := gateway.As16()
+			behind = true
+			sum += (binary.BigEndian.Uint32(b[8:]) ^ binary.BigEndian.Uint32(b[12:])) * 0x9e3779b1 // golden ratio: spreads runs of addresses
 		}
 	}
-	if r.Type == kernel.Unicast {
+	switch {
+	case behind:
+		return uint8(1 + (sum>>16)%(unix.RT_SCOPE_SITE-1))
+	case r.Type == kernel.Unicast:
 		return unix.RT_SCOPE_LINK
 	}
 	return unix.RT_SCOPE_UNIVERSE
