@@ -166,7 +166,7 @@ func (b *batch) addTBF(index int, name string, r kernel.Rate, mtu int) error {
 func tbfParms(k bucket, ticksPerMicrosecond float64) []byte {
 	p := make([]byte, 36)
 	p[1] = 1                                                             // linklayer Ethernet
-	binary.NativeEndian.PutUint16(p[6:], 0xffff)                         // cell_align -1: no rate table is sent
+	binary.NativeEndian.PutUint16(p[4:], 0xffff)                         // cell_align -1: no rate table is sent
 	binary.NativeEndian.PutUint32(p[8:], uint32(min(k.rate, 1<<32-1)))   // bytes per second
 	binary.NativeEndian.PutUint32(p[24:], uint32(min(k.limit, 1<<32-1))) // bytes that may wait
 	micros := float64(k.burst) / float64(k.rate) * 1e6

@@ -51,3 +51,10 @@ func writeSysctl(path, value string) error {
 	_, err = unix.Pwrite(fd, []byte(value), 0)
 	return err
 }
+
+// AllowLocalnet lets connections from a loopback address of the host, rewritten to a pod's address, leave by the bridge. It opens
+// the host's loopback addresses to what comes in by the bridge (CVE-2020-8558), so the packet filter must drop that
+// before this is called.
+func AllowLocalnet(bridge string) error {
+	return writeSysctls([]sysctl{{path: "net/ipv4/conf/" + bridge + "/route_localnet", value: "1"}})
+}

@@ -4,13 +4,33 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/nft"
+	"github.com/twill-cni/twill/kernel/podnet"
+	"github.com/twill-cni/twill/plugins/attach"
 	"github.com/twill-cni/twill/plugins/hostport"
 )
 
-// hostPorts keeps host ports in nftables. It opens its sockets when they are first needed: most pods map no port.
+// hostPorts keeps host ports in nftables. It opens its socket when it is first needed: most pods map no port.
 type hostPorts struct{ tables *nft.Handle }
+
+func (h *hostPorts) open() (*nft.Handle, error) {
+	if h.tables == nil {
+		tables, err := nft.Open(slog.New(slog.DiscardHandler))
+		if err != nil {
+			return nil, err
+		}
+		h.tables = tables
+	}
+	return h.tables, nil
+}
 
 func (h *hostPorts) close() {
 	if h.tables != nil {
@@ -18,6 +38,95 @@ func (h *hostPorts) close() {
 	}
 }
 
-func (h *hostPorts) Add(ctx context.Context, p hostport.Pod) error    { return nil }
-func (h *hostPorts) Remove(ctx context.Context, p hostport.Pod) error { return nil }
-func (h *hostPorts) Check(ctx context.Context, p hostport.Pod) error  { return nil }
+// Add makes all mappings of the pod or none; see attach.HostPorts. The guard of the loopback addresses is in place before
+// route_localnet opens them.
+func (h *hostPorts) Add(ctx context.Context, p hostport.Pod) error {
+	ports, err := p.Ports()
+	if err != nil {
+		return err
+	}
+	tables, err := h.open()
+	if err != nil {
+		return err
+	}
+	err = tables.AddElements(ctx, hostport.Table(), ports.With(p.Own()).With(p.Shared()))
+	if errors.Is(err, unix.EEXIST) {
+		return h.taken(tables, p, ports)
+	}
+	if err != nil {
+		return fmt.Errorf("map host ports: %w", err)
+	}
+	if p.HasIPv4() {
+		if err := podnet.AllowLocalnet(p.Bridge); err != nil {
+			return errors.Join(err, h.Remove(ctx, p))
+		}
+	}
+	return flushUDP(ctx, p)
+}
+
+// taken says which port another pod has, and which pod that is.
+func (h *hostPorts) taken(tables *nft.Handle, p hostport.Pod, ports hostport.Elements) error {
+	for set, elems := range ports {
+		found, err := tables.FindElements(kernel.FamilyInet, hostport.TableName, set, elems)
+		if err != nil {
+			return err
+		}
+		for _, e := range found {
+			if !p.Leads(e) {
+				return fmt.Errorf("%s: %w by the pod with address %s", hostport.Describe(e), hostport.ErrTaken, e.Value[0].Addr)
+			}
+		}
+	}
+	return fmt.Errorf("map host ports: %w", hostport.ErrTaken) // it went away in between
+}
+
+// Remove removes what leads to the pod. It looks before it removes: a port whose ADD failed is another pod's.
+func (h *hostPorts) Remove(ctx context.Context, p hostport.Pod) error {
+	ports, err := p.Ports()
+	if err != nil {
+		return nil // nothing was made of these
+	}
+	tables, err := h.open()
+	if err != nil {
+		return err
+	}
+	own := p.Own()
+	for set, elems := range ports {
+		found, err := tables.FindElements(kernel.FamilyInet, hostport.TableName, set, elems)
+		if err != nil {
+			return fmt.Errorf("unmap host ports: %w", err)
+		}
+		if found = slices.DeleteFunc(found, func(e kernel.Element) bool { return !p.Leads(e) }); len(found) > 0 {
+			own[set] = found
+		}
+	}
+	if err := tables.DeleteElements(ctx, kernel.FamilyInet, hostport.TableName, own); err != nil {
+		return fmt.Errorf("unmap host ports: %w", err)
+	}
+	return flushUDP(ctx, p)
+}
+
+// Check looks every element up.
+func (h *hostPorts) Check(_ context.Context, p hostport.Pod) error {
+	ports, err := p.Ports()
+	if err != nil {
+		return err
+	}
+	tables, err := h.open()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for set, elems := range ports {
+		for _, want := range elems {
+			found, err := tables.FindElements(kernel.FamilyInet, hostport.TableName, set, []kernel.Element{want})
+			switch {
+			case err != nil:
+				errs = append(errs, err)
+			case len(found) == 0 || !slices.Equal(found[0].Value, want.Value):
+				errs = append(errs, fmt.Errorf("%s does not lead to the pod: %w", hostport.Describe(want), attach.ErrMismatch))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
