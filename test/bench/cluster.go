@@ -19,6 +19,7 @@ const (
 )
 
 // A cluster is an etcd that holds flannel's network configuration and as many leases of made-up nodes as asked for.
+// The made-up nodes have subnets below SubnetMin, so that the node under test never draws one of theirs.
 type cluster struct {
 	server *embed.Etcd
 	client *clientv3.Client
@@ -54,7 +55,7 @@ func startCluster(ctx context.Context) (*cluster, error) {
 		server.Close()
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
-	_, err = c.Put(ctx, etcdPrefix+"/config", `{"Network":"10.0.0.0/8","SubnetLen":24,"Backend":{"Type":"vxlan"}}`)
+	_, err = c.Put(ctx, etcdPrefix+"/config", `{"Network":"10.0.0.0/8","SubnetLen":24,"SubnetMin":"10.200.0.0","Backend":{"Type":"vxlan"}}`)
 	return &cluster{server, c}, err
 }
 
