@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -52,7 +51,7 @@ func Open(cfg ipam.Config, network string, options ...Option) (*Allocator, error
 		cfg: cfg, network: network, dir: filepath.Join(cfg.DataDir, network),
 		log: slog.New(slog.DiscardHandler), now: bootTime, wall: time.Now,
 	}
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	id, err := readSmall("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
 	}

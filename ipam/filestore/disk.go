@@ -34,21 +34,30 @@ func open(path string, flags int) (file, error) {
 
 func (f file) close() { _ = unix.Close(f.fd) }
 
-// readAt reads until b is full or the file ends, and returns how much it read.
+// readAt fills b and returns how much it read. That is less than asked for only at the end of the file: the kernel does not cut
+// reads of a regular file short otherwise.
 func (f file) readAt(b []byte, offset int64) (int, error) {
-	read := 0
-	for read < len(b) {
-		n, err := unix.Pread(f.fd, b[read:], offset+int64(read))
-		switch {
-		case err == unix.EINTR:
-		case err != nil:
-			return read, fmt.Errorf("read %s: %w", f.path, err)
-		case n == 0:
-			return read, nil
+	for {
+		n, err := unix.Pread(f.fd, b, offset)
+		if err == nil {
+			return n, nil
 		}
-		read += max(n, 0)
+		if err != unix.EINTR {
+			return 0, fmt.Errorf("read %s: %w", f.path, err)
+		}
 	}
-	return read, nil
+}
+
+// readSmall returns the first bytes of a file, 64 at most.
+func readSmall(path string) ([]byte, error) {
+	f, err := open(path, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.close()
+	b := make([]byte, 64)
+	n, err := f.readAt(b, 0)
+	return b[:n], err
 }
 
 func (f file) writeAt(b []byte, offset int64) error {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -103,7 +102,7 @@ func (a *Allocator) addresses(ips []netip.Addr) []ipam.Address {
 
 // current reports whether the store was written since the last boot. What an earlier boot left does not count any more.
 func (a *Allocator) current() (bool, error) {
-	id, err := os.ReadFile(a.path("lock"))
+	id, err := readSmall(a.path("lock"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

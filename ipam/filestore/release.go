@@ -48,13 +48,13 @@ func (a *Allocator) release(ctx context.Context, owner ipam.Owner) (lease ipam.L
 // settle ends what the record named "pending" stands for, if there is one: the lease of an Allocate that did not come to its end, or that
 // of a Release. In both cases the addresses become free. known is the record if the caller has just read it.
 func (s *session) settle(known *stored) error {
-	if !exists(s.path("pending")) {
-		return nil
-	}
 	var rec stored
 	if known != nil {
 		rec = *known
 	} else {
+		if !exists(s.path("pending")) {
+			return nil
+		}
 		var err error
 		if rec, err = s.readPath(s.path("pending")); err != nil {
 			return err
