@@ -70,7 +70,7 @@ type Event struct {
 	Kind     Kind
 	Deleted  bool
 	Lost     bool
-	Link     string // KindLink: the name. An address or link attribute changed, or the link came or went
+	Link     string // KindLink: the name. An address or link attribute changed, a port left the bridge, or the link came or went
 	Neighbor Neighbor
 	FDB      FDBEntry
 	Route    Route

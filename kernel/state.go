@@ -112,7 +112,7 @@ type VXLAN struct {
 // Bridge are the attributes of a bridge device.
 type Bridge struct {
 	// PortAliasPrefix names the links that belong on the bridge: every link whose IFLA_IFALIAS starts with it is
-	// enslaved again when it has no master. Empty: ports are not looked after.
+	// enslaved again when it has no master. Empty: ports are not looked after. In a dump it is empty when one is astray.
 	PortAliasPrefix string
 	Hairpin         bool // ports send a frame back through the port it came in by
 }

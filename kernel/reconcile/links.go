@@ -80,13 +80,3 @@ func (l *links) broken() map[string]bool {
 	}
 	return broken
 }
-
-// watchesPorts reports whether links that are not ours matter, because they belong on a bridge of ours.
-func (l *links) watchesPorts() bool {
-	for _, want := range l.desired {
-		if want.Bridge != nil && want.Bridge.PortAliasPrefix != "" {
-			return true
-		}
-	}
-	return false
-}

@@ -76,8 +76,6 @@ func (r *Reconciler) judgeLink(ev kernel.Event) bool {
 		r.setDirty(kernel.KindLink, kernel.KindFDB, kernel.KindNeighbor, kernel.KindRoute)
 	case !intact && (r.routeLinks[ev.Link] > 0 || r.routeLinks[""] > 0):
 		r.setDirty(kernel.KindRoute)
-	case !ev.Deleted && r.links.watchesPorts():
-		r.setDirty(kernel.KindLink)
 	default:
 		return false
 	}

@@ -130,8 +130,12 @@ func (t *tracker[K, V]) adopt(dump []V) {
 
 // assume records that the kernel holds what have points to, or nothing when it is nil, for the object of e.
 func (t *tracker[K, V]) assume(e *entry[V], have *V) {
-	key := t.key(*cmp.Or(e.want, e.have, have))
+	before := e.have
 	e.have = have
+	if have != nil && have == e.want {
+		return // as desired: the queue drops it by itself
+	}
+	key := t.key(*cmp.Or(e.want, have, before))
 	t.entries[key] = e // it is not there when its deletion was assumed and did not come about
 	t.settle(key, e)
 }
@@ -175,7 +179,7 @@ func (t *tracker[K, V]) entry(key K) *entry[V] {
 
 // settle restores what the tracker promises of e after one of its pointers changed.
 func (t *tracker[K, V]) settle(key K, e *entry[V]) {
-	if e.want != nil && e.have != nil && t.equal(*e.want, *e.have) {
+	if e.want != nil && e.have != nil && e.want != e.have && t.equal(*e.want, *e.have) {
 		e.have = e.want
 	}
 	if e.want == nil && e.have == nil {
