@@ -1,10 +1,12 @@
 package overlay
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/store"
@@ -23,22 +25,25 @@ type own struct {
 	ends   []ends // of b.stacks
 }
 
-// memo keeps each lease's fragment for as long as the lease and the node's own side stay the same.
+// memo keeps what each lease was rendered to for as long as the lease and the node's own side stay the same.
 type memo struct {
 	own     string // fingerprint of the own side that the entries were made with
-	turn    uint64
-	entries map[*store.Lease]*entry
+	turn    uint64 // grows with each call of Fragments
+	byLease map[*store.Lease]*entry
+	sorted  []*entry // by owner
 }
 
 type entry struct {
+	lease    *store.Lease
+	owner    string
 	fragment *kernel.Fragment // nil when nothing of the lease can be used
 	rejects  []store.Reject
-	turn     uint64
+	turn     uint64 // in which the lease was seen last
 }
 
-// Fragments returns one fragment for each peer that can be reached, and for each family of a peer that cannot, the reason. A
-// lease seen before yields the fragment that it had before, unless the node's own side changed. One peer's bad
-// data never affects another peer.
+// Fragments returns one fragment for each peer that can be reached, sorted by owner, and for each family of a peer that cannot, the
+// reason. A lease seen before yields the fragment that it had before, unless the node's own side changed. One peer's
+// bad data never affects another peer.
 func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) ([]*kernel.Fragment, []store.Reject, error) {
 	o := own{self: self, uplink: uplink}
 	for _, s := range b.stacks {
@@ -48,42 +53,58 @@ func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*s
 		}
 		o.ends = append(o.ends, e)
 	}
-	if print := b.fingerprint(o); print != b.memo.own || b.memo.entries == nil {
-		b.memo = memo{own: print, entries: make(map[*store.Lease]*entry, len(leases))}
-	}
-	b.memo.turn++
-	fragments := make([]*kernel.Fragment, 0, len(leases))
+	b.remember(o, leases)
+	fragments := make([]*kernel.Fragment, 0, len(b.memo.sorted))
 	var rejects []store.Reject
-	for _, lease := range leases {
-		if lease.Subnet == self.Subnet && lease.IPv6Subnet == self.IPv6Subnet {
-			continue
-		}
-		e := b.memo.entries[lease]
-		if e == nil {
-			e = b.render(o, lease)
-			b.memo.entries[lease] = e
-		}
-		e.turn = b.memo.turn
+	for _, e := range b.memo.sorted {
 		if e.fragment != nil {
 			fragments = append(fragments, e.fragment)
 		}
 		rejects = append(rejects, e.rejects...)
 	}
-	b.forget(len(leases))
 	return fragments, rejects, nil
 }
 
-// forget drops the entries of leases that are gone, once they are an eighth of those in use: a sweep costs as much as
-// rendering a snapshot of which nothing changed.
-func (b *Backend) forget(used int) {
-	if stale := len(b.memo.entries) - used; stale <= used/8 {
-		return
+// remember makes the memo hold exactly the peers among leases, and renders those that it did not hold.
+func (b *Backend) remember(o own, leases []*store.Lease) {
+	if print := b.fingerprint(o); print != b.memo.own || b.memo.byLease == nil {
+		b.memo = memo{own: print, byLease: make(map[*store.Lease]*entry, len(leases))}
 	}
-	for lease, e := range b.memo.entries {
-		if e.turn != b.memo.turn {
-			delete(b.memo.entries, lease)
+	b.memo.turn++
+	var fresh []*entry
+	for _, lease := range leases {
+		if lease.Subnets() == o.self.Subnets() {
+			continue
 		}
+		e := b.memo.byLease[lease]
+		if e == nil {
+			e = b.render(o, lease)
+			b.memo.byLease[lease] = e
+			fresh = append(fresh, e)
+		}
+		e.turn = b.memo.turn
 	}
+	b.memo.sorted = b.memo.merge(fresh)
+}
+
+// merge drops the entries of leases that are gone and puts the fresh ones in their places. It costs a walk, where sorting anew would
+// cost more than everything else that one changed lease causes.
+func (m *memo) merge(fresh []*entry) []*entry {
+	byOwner := func(a, b *entry) int { return cmp.Compare(a.owner, b.owner) }
+	slices.SortFunc(fresh, byOwner)
+	sorted := make([]*entry, 0, len(m.byLease))
+	for _, e := range m.sorted {
+		if e.turn != m.turn {
+			delete(m.byLease, e.lease)
+			continue
+		}
+		for len(fresh) > 0 && byOwner(fresh[0], e) < 0 {
+			sorted = append(sorted, fresh[0])
+			fresh = fresh[1:]
+		}
+		sorted = append(sorted, e)
+	}
+	return append(sorted, fresh...)
 }
 
 // fingerprint is equal for two own sides exactly when they give every peer the same fragment.
@@ -99,14 +120,14 @@ func (b *Backend) fingerprint(o own) string {
 }
 
 func (b *Backend) render(o own, lease *store.Lease) *entry {
-	e := &entry{}
-	f := &kernel.Fragment{Owner: lease.Key()}
+	e := &entry{lease: lease, owner: lease.Key()}
+	f := &kernel.Fragment{Owner: e.owner}
 	for i, s := range b.stacks {
 		if !s.subnet(lease).IsValid() {
 			continue // a peer of one family in a dual-stack cluster
 		}
 		if err := b.peer(f, i, o, lease); err != nil {
-			e.rejects = append(e.rejects, store.Reject{Key: lease.Key(), Err: fmt.Errorf("%s: %w", s.name, err)})
+			e.rejects = append(e.rejects, store.Reject{Key: e.owner, Err: fmt.Errorf("%s: %w", s.name, err)})
 		}
 	}
 	if len(f.Routes) > 0 {

@@ -171,6 +171,10 @@ func TestSameLeaseYieldsTheSameFragment(t *testing.T) {
 		t.Errorf("fragments %d then %d, rejects %d then %d", len(first), len(again), len(rejects), len(rejectsAgain))
 	}
 
+	if !slices.IsSortedFunc(again, func(a, b *kernel.Fragment) int { return strings.Compare(a.Owner, b.Owner) }) {
+		t.Error("fragments are not sorted by owner")
+	}
+
 	leases[0] = peerLease(2, nil) // stored again: equal, but another pointer
 	third, _ := fragments(t, b, leases...)
 	if slices.Contains(first, third[0]) || third[1] != first[1] {
@@ -192,7 +196,7 @@ func TestForgottenLeases(t *testing.T) {
 	b := backend(t, dual, nil)
 	fragments(t, b, peerLease(2, nil), peerLease(3, nil))
 	fragments(t, b, peerLease(3, nil))
-	if n := len(b.memo.entries); n != 1 {
+	if n := len(b.memo.byLease); n != 1 || len(b.memo.sorted) != 1 {
 		t.Errorf("%d leases are remembered, want 1", n)
 	}
 }
