@@ -1,0 +1,15 @@
+// Package conntrack removes entries from the kernel's connection tracking table.
+//
+// UDP needs it: a client that keeps sending from one port keeps its entry alive, and the entry keeps sending the datagrams where
+// they were sent before a host port or a service came, changed or went. TCP does not: a new connection has a new entry.
+//
+//	client ---- 192.0.2.1:53 (original tuple) ----> conntrack entry ---- 10.5.1.7:5353 (reply tuple) ----> pod that is gone
+//	                        ^
+//	                        FlushUDP(192.0.2.1:53): the next datagram goes through the NAT rules again
+//
+// The kernel does the search: the request names the fields to be compared (CTA_FILTER, net/netfilter/nf_conntrack_netlink.c), and
+// entries that match are removed as it walks the table. Nothing is copied to user space, however large the table is. There are
+// two exceptions, in which the entries for the port are listed, by the same filter, and removed one by one: kernels before
+// 6.6, which can filter what they list (since 5.8) but not what they remove, and single IPv6 addresses, which the kernel
+// compares the wrong way round.
+package conntrack
