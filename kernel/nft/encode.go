@@ -49,6 +49,9 @@ var (
 
 // encode turns a table into its image. An error names what the kernel could not have been told.
 func encode(t kernel.Table) (*image, error) {
+	if int(t.Family) >= len(families) {
+		return nil, fmt.Errorf("table %s: unknown family %d", t.Name, t.Family)
+	}
 	family := families[t.Family]
 	img := &image{exists: true, sets: make(map[string]*set), chains: make(map[string]*chain)}
 	for _, s := range t.Sets {

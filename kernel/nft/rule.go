@@ -41,6 +41,13 @@ var fields = [...]field{
 	kernel.FieldFIBDaddrType: {load: &expr.Fib{FlagDADDR: true, ResultADDRTYPE: true}, size: 4, host: true},
 }
 
+func fieldOf(name kernel.Field) (field, error) {
+	if int(name) >= len(fields) {
+		return field{}, fmt.Errorf("unknown field %d", name)
+	}
+	return fields[name], nil
+}
+
 func network(offset, size uint32) expr.Any {
 	return &expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size}
 }
@@ -113,7 +120,10 @@ func (e *ruleEncoder) expr(x kernel.Expr) error {
 
 // compare emits what nft emits for the same comparison, so that nft recognises it and prints it well.
 func (e *ruleEncoder) compare(c kernel.Compare) error {
-	f := fields[c.Field]
+	f, err := fieldOf(c.Field)
+	if err != nil {
+		return err
+	}
 	value, last, err := f.encode(c.Value)
 	if err != nil {
 		return err
@@ -198,12 +208,17 @@ func (e *ruleEncoder) lookup(names []kernel.Field, l *expr.Lookup) error {
 	if len(names) == 0 {
 		return errors.New("nothing to look up")
 	}
+	var parts []field
 	for _, name := range names {
-		e.narrow(fields[name].version)
+		f, err := fieldOf(name)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, f)
+		e.narrow(f.version) // uses a register: before the first part is in it
 	}
 	word := 0
-	for _, name := range names {
-		f := fields[name]
+	for _, f := range parts {
 		e.load(f, word)
 		word += padded(f.size) / 4
 	}
