@@ -48,7 +48,7 @@ const MaxNetworkSize = 64 << 10
 //   - Backend.Type is "udp" when there is no Backend; its case does not matter.
 //   - EnableNFTables is accepted and has no meaning: nftables are always used.
 //
-// Stricter than flannel, a range whose minimum lies above its maximum is an error. A key that is unknown is none, since flannel accepts
+// The keys of a family that is not enabled are not looked at. Stricter than flannel, a range whose minimum lies above its maximum is an error. A key that is unknown is none, since flannel accepts
 // it; it is listed in Unknown. The error names the key that is wrong.
 func ParseNetwork(data []byte) (Network, error) {
 	n, err := parseNetwork(data)
