@@ -218,4 +218,3 @@ func TestInvalidOwner(t *testing.T) {
 		t.Error("opened a network that is no directory name")
 	}
 }
-

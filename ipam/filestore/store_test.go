@@ -11,7 +11,6 @@ import (
 	"github.com/twill-cni/twill/ipam"
 )
 
-
 const (
 	small = `[{"subnet":"10.0.0.0/29"}]` // 10.0.0.2 to 10.0.0.6 beside the gateway
 	v6    = `[{"subnet":"fd00::/64"}]`
@@ -175,4 +174,3 @@ func verifyTable(t testing.TB, a *Allocator, r ipam.Range, claimed map[string]ui
 		t.Errorf("table %s: %+v, want %d leased and %d queued, walked %d", r, tab.header, leased, queued, walked)
 	}
 }
-
