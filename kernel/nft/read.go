@@ -195,6 +195,11 @@ func readElements(s *nfnl.Socket, id tableID, name string, spec setSpec) (map[el
 		}
 		elements[elementKey{b.key, b.keyEnd}] = b.value
 	}
+	if len(elements) != len(found) {
+		// The kernel goes on after each chunk by skipping as many elements as it has listed (nf_tables_dump_set), although a
+		// hash table that is being resized has changed their order: for each one it lists twice it leaves one out.
+		return nil, kernel.ErrStale
+	}
 	return elements, nil
 }
 
