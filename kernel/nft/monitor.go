@@ -25,14 +25,16 @@ type Monitor struct {
 
 // NewMonitor subscribes to the nftables notifications of the network namespace of the calling thread, which must be the one
 // that the handle works on. Nothing is missed from here on; the caller must Run the monitor, once, or Close it.
-func (h *Handle) NewMonitor() (*Monitor, error) {
+func (h *Handle) NewMonitor() (*Monitor, error) { return h.newMonitor(notificationBuffer) }
+
+func (h *Handle) newMonitor(buffer int) (*Monitor, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	own, err := h.socket.PortID()
 	if err != nil {
 		return nil, err
 	}
-	listener, err := nfnl.Listen(unix.NFNLGRP_NFTABLES, notificationBuffer)
+	listener, err := nfnl.Listen(unix.NFNLGRP_NFTABLES, buffer)
 	if err != nil {
 		return nil, err
 	}
