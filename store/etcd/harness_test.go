@@ -2,18 +2,15 @@ package etcd
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -32,14 +29,19 @@ type harness struct {
 
 	config  func(*Config)       // changes the stores' configuration
 	prepare func(*embed.Config) // changes the server's
+	admin   clientv3.Config     // for TLS and authentication of the test's own client
 	log     *slog.Logger
 }
 
 var _ storetest.Harness = (*harness)(nil)
 
-func newHarness(t testing.TB) *harness {
+// newHarness starts etcd after prepare, which may be nil, has changed the harness.
+func newHarness(t testing.TB, prepare func(h *harness)) *harness {
 	h := &harness{t: t, dir: t.TempDir(), log: slog.New(slog.DiscardHandler)}
 	h.proxy = newProxy(t)
+	if prepare != nil {
+		prepare(h)
+	}
 	t.Cleanup(h.end)
 	h.Start()
 	return h
@@ -90,12 +92,40 @@ func (h *harness) Start() {
 	case err := <-h.etcd.Err():
 		h.t.Fatal(err)
 	}
-	target := h.etcd.Clients[0].Addr()
-	h.proxy.start(target)
-	if target.Network() == "tcp" && cfg.ListenClientUrls[0].Scheme == "http" {
-		h.client, err = clientv3.New(clientv3.Config{Endpoints: []string{target.String()}, Logger: zap.NewNop()})
-		h.must(err)
+	h.connect()
+	h.proxy.start(h.target())
+}
+
+// connect gives the test a client of its own, past the proxy.
+func (h *harness) connect() {
+	h.t.Helper()
+	if h.client != nil {
+		_ = h.client.Close()
 	}
+	cfg := h.admin
+	cfg.Endpoints = []string{h.target().String()}
+	cfg.Logger = zap.NewNop()
+	var err error
+	h.client, err = clientv3.New(cfg)
+	h.must(err)
+}
+
+// target is where etcd listens.
+func (h *harness) target() net.Addr { return h.etcd.Clients[0].Addr() }
+
+// cut makes etcd unreachable for the stores, while it runs on; mend ends that.
+func (h *harness) cut()  { h.proxy.stop() }
+func (h *harness) mend() { h.proxy.start(h.target()) }
+
+// record returns the whole record with that name, nil when there is none.
+func (h *harness) record(name string) *mvccpb.KeyValue {
+	h.t.Helper()
+	resp, err := h.client.Get(h.ctx(), DefaultPrefix+"/subnets/"+name)
+	h.must(err)
+	if len(resp.Kvs) == 0 {
+		return nil
+	}
+	return resp.Kvs[0]
 }
 
 func (h *harness) Stop() {
@@ -145,12 +175,11 @@ func (h *harness) Delete(name string) {
 
 func (h *harness) Get(name string) (string, bool) {
 	h.t.Helper()
-	resp, err := h.client.Get(h.ctx(), DefaultPrefix+"/subnets/"+name)
-	h.must(err)
-	if len(resp.Kvs) == 0 {
+	kv := h.record(name)
+	if kv == nil {
 		return "", false
 	}
-	return string(resp.Kvs[0].Value), true
+	return string(kv.Value), true
 }
 
 func (h *harness) Compact() {
@@ -159,118 +188,4 @@ func (h *harness) Compact() {
 	h.must(err)
 	_, err = h.client.Compact(h.ctx(), resp.Header.Revision)
 	h.must(err)
-}
-
-// proxy forwards one TCP address of its own. While it is stopped, connections are refused; while it is frozen, nothing is forwarded
-// and nothing is closed.
-type proxy struct {
-	t    testing.TB
-	addr string
-
-	mu       sync.Mutex
-	listener net.Listener
-	conns    []net.Conn
-	frozen   bool
-}
-
-func newProxy(t testing.TB) *proxy {
-	// An address of its own keeps the port from being taken by somebody else while the proxy is stopped.
-	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.N(250), rand.N(256), 1+rand.N(250)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &proxy{t: t, addr: l.Addr().String(), listener: l}
-}
-
-func (p *proxy) start(target net.Addr) {
-	p.t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.listener == nil {
-		l, err := net.Listen("tcp", p.addr)
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		p.listener = l
-	}
-	go p.serve(p.listener, target)
-}
-
-func (p *proxy) serve(l net.Listener, target net.Addr) {
-	for {
-		in, err := l.Accept()
-		if err != nil {
-			return
-		}
-		out, err := net.Dial(target.Network(), target.String())
-		if err != nil {
-			_ = in.Close()
-			continue
-		}
-		p.mu.Lock()
-		p.conns = append(p.conns, in, out)
-		p.mu.Unlock()
-		go p.copy(in, out)
-		go p.copy(out, in)
-	}
-}
-
-func (p *proxy) copy(to, from net.Conn) {
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buf)
-		if p.isFrozen() {
-			continue
-		}
-		if n > 0 {
-			if _, err := to.Write(buf[:n]); err != nil {
-				break
-			}
-		}
-		if err != nil {
-			break
-		}
-	}
-	_ = to.Close()
-	_ = from.Close()
-}
-
-func (p *proxy) isFrozen() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.frozen
-}
-
-func (p *proxy) stop() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.listener != nil {
-		_ = p.listener.Close()
-		p.listener = nil
-	}
-	for _, c := range p.conns {
-		_ = c.Close()
-	}
-	p.conns = nil
-}
-
-// lines is a log that tests look into.
-type lines struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-var _ io.Writer = (*lines)(nil)
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.text = append(l.text, b...)
-	return len(b), nil
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return string(l.text)
 }

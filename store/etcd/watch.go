@@ -99,20 +99,17 @@ func (w *watch) follow(ctx context.Context) (progressed bool, err error) {
 		return false, err
 	}
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-	defer cancel()
 	defer context.AfterFunc(w.epoch, cancel)()
-	events := cli.Watch(ctx, w.store.leasePrefix(), clientv3.WithPrefix(), clientv3.WithRev(w.revision+1), clientv3.WithProgressNotify())
-	for resp := range events {
+	batches := gather(cli.Watch(ctx, w.store.leasePrefix(), clientv3.WithPrefix(), clientv3.WithRev(w.revision+1), clientv3.WithProgressNotify()))
+	defer func() {
+		cancel()
+		for range batches { // until gather has ended
+		}
+	}()
+	for batch := range batches {
 		var changes []store.Change
-		for open := true; open; {
-			if changes, err = w.apply(changes, resp); err != nil {
-				break
-			}
-			select { // take what else is there, to publish it in one snapshot
-			case resp, open = <-events:
-			default:
-				open = false
-			}
+		for i := 0; i < len(batch) && err == nil; i++ {
+			changes, err = w.apply(changes, batch[i])
 		}
 		w.leases = store.Merge(w.leases, changes)
 		w.publish()
@@ -126,6 +123,34 @@ func (w *watch) follow(ctx context.Context) (progressed bool, err error) {
 		return progressed, errors.New("etcd's history changed")
 	}
 	return progressed, errors.New("etcd ended the watch")
+}
+
+// gather passes on all responses that have come since its receiver last took some. It ends with events.
+func gather(events clientv3.WatchChan) <-chan []clientv3.WatchResponse {
+	batches := make(chan []clientv3.WatchResponse)
+	go func() {
+		defer close(batches)
+		var pending []clientv3.WatchResponse
+		for {
+			var ready chan<- []clientv3.WatchResponse // nil while there is nothing to pass on
+			if len(pending) > 0 {
+				ready = batches
+			}
+			select {
+			case ready <- pending:
+				pending = nil
+			case resp, open := <-events:
+				if !open {
+					if len(pending) > 0 {
+						batches <- pending
+					}
+					return
+				}
+				pending = append(pending, resp)
+			}
+		}
+	}()
+	return batches
 }
 
 // apply adds to changes what resp says.
