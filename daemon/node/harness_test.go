@@ -4,14 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"log/slog"
 
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/kerneltest"
@@ -21,7 +20,9 @@ import (
 	"github.com/twill-cni/twill/store/storetest"
 )
 
-const networkConfig = `{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:5::/48","Backend":{"Type":"vxlan"}}`
+// Nodes of a test get subnets far from those of peer.
+const networkConfig = `{"Network":"10.5.0.0/16","SubnetMax":"10.5.50.0","EnableIPv6":true,"IPv6Network":"fd00:5::/48",` +
+	`"IPv6SubnetMax":"fd00:5:0:50::","Backend":{"Type":"vxlan"}}`
 
 // world is a node with everything around it in memory: datastore, kernel, uplink, host. It lives in a synctest bubble, where
 // time stands still unless everybody waits.
@@ -150,7 +151,7 @@ func (w *world) self() *store.Lease {
 	return nil
 }
 
-// peer returns the lease of node n, from 100 to 255, far from the subnets that nodes of the test are given.
+// peer returns the lease of node n, from 100 to 255.
 func peer(n int) *store.Lease {
 	data := fmt.Appendf(nil, `{"VNI":1,"VtepMAC":"02:00:00:00:00:%02x"}`, n)
 	return &store.Lease{
@@ -275,6 +276,12 @@ func (h *fakeHost) Announce(a Announcement) error {
 	return nil
 }
 
+func (h *fakeHost) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.announced)
+}
+
 func (h *fakeHost) last(t *testing.T) Announcement {
 	t.Helper()
 	h.mu.Lock()
@@ -303,6 +310,12 @@ func (c *counter) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.n
+}
+
+func (c *counter) first() Report {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reports[0]
 }
 
 type lockedText struct {

@@ -150,6 +150,10 @@ func (n *Node) Run(ctx context.Context) error {
 	if err != nil || s == nil {
 		return err
 	}
+	// Before the first sync reads the kernel, so that it needs not be read twice. A failure is retried by the watcher.
+	if err := s.watcher.open(); err != nil {
+		n.opts.Log.Debug("the kernel cannot be watched yet", "err", err)
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.watchStore(ctx) })
 	g.Go(func() error { return s.watcher.run(ctx) })

@@ -312,7 +312,7 @@ func TestRejectedPeersAreLoggedOnce(t *testing.T) {
 		if n := strings.Count(w.log.String(), "skipped a peer"); n != 2 { // one for each family
 			t.Errorf("logged %d times, want 2", n)
 		}
-		if r := w.syncs.reports[0]; r.Peers != 1 || r.Rejected != 2 {
+		if r := w.syncs.first(); r.Peers != 1 || r.Rejected != 2 {
 			t.Errorf("report %+v, want 1 peer and 2 rejects", r)
 		}
 		w.store.SetPeers(peer(100), peer(101))
@@ -442,15 +442,15 @@ func TestAnnouncedOnlyWhenTheNodeCanServe(t *testing.T) {
 		}
 		w.kernel.FailObject("link cni0", errors.New("operation not permitted"))
 		w.start()
-		if len(w.host.announced) > 0 {
+		if w.host.count() > 0 {
 			t.Error("announced without a bridge")
 		}
 		w.pass(time.Second)
 		w.host.last(t)
-		n := len(w.host.announced)
+		n := w.host.count()
 		w.store.SetPeers(peer(100))
 		w.pass(time.Second)
-		if len(w.host.announced) != n {
+		if w.host.count() != n {
 			t.Error("announced again although nothing changed")
 		}
 	})

@@ -3,7 +3,6 @@ package node
 import (
 	"log/slog"
 
-	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/store"
 )
 
@@ -12,7 +11,6 @@ type told struct {
 	log       *slog.Logger
 	err       string            // of the last sync; empty after a good one
 	rejects   map[string]string // key and family -> reason
-	conflicts map[string]bool
 	ready     bool
 	last      Announcement
 	announces bool
@@ -20,10 +18,9 @@ type told struct {
 
 func newTold(log *slog.Logger) told { return told{log: log} }
 
-// synced logs what a sync changed, that syncs began to fail, and that they ended failing.
+// synced logs that syncs began to fail, that they ended failing, and the first that succeeds. What a sync changed, and
+// conflicts between peers, are logged by the dataplane.
 func (t *told) synced(r Report) {
-	t.changes(r)
-	t.conflicting(r)
 	switch {
 	case r.Err != nil && r.Err.Error() != t.err:
 		t.log.Error("sync failed; trying again", "err", r.Err)
@@ -37,31 +34,6 @@ func (t *told) synced(r Report) {
 		t.ready = true
 		t.log.Info("the node is ready", "peers", r.Peers, "rejected", r.Rejected)
 	}
-}
-
-func (t *told) changes(r Report) {
-	args := []any{"peers", r.Peers, "took", r.Duration}
-	changed := false
-	for kind, c := range r.Result.Kinds {
-		if c.Changes > 0 {
-			changed = true
-			args = append(args, kernel.Kind(kind).String(), c.Changes)
-		}
-	}
-	if changed {
-		t.log.Info("changed the kernel", args...)
-	}
-}
-
-func (t *told) conflicting(r Report) {
-	now := make(map[string]bool, len(r.Result.Conflicts))
-	for _, c := range r.Result.Conflicts {
-		text := c.String()
-		if now[text] = true; !t.conflicts[text] {
-			t.log.Warn("two peers claim the same", "conflict", text)
-		}
-	}
-	t.conflicts = now
 }
 
 // rejected logs peers and records that are skipped, once for each reason.

@@ -42,13 +42,13 @@ func (w *watcher) follow(uplink string, others []kernel.Link) error {
 	return nil
 }
 
-// run watches until ctx ends. When the monitor fails, it is opened again, and everything is read again since notifications may
-// have been missed.
+// run watches until ctx ends, at first with the monitor that open may have opened already. When a monitor fails, another one is
+// opened, and everything is read again since notifications may have been missed.
 func (w *watcher) run(ctx context.Context) error {
 	retry := backoff{jitter: w.n.opts.Jitter}
 	for {
 		begin := time.Now()
-		err := w.once(ctx)
+		err := w.watch(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -63,17 +63,17 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 }
 
-func (w *watcher) once(ctx context.Context) error {
-	m, err := w.n.opts.Monitor()
-	if err != nil {
-		return err
+// watch runs the open monitor, or a new one, until it fails.
+func (w *watcher) watch(ctx context.Context) error {
+	m := w.opened()
+	if m == nil {
+		if err := w.open(); err != nil {
+			return err
+		}
+		m = w.opened()
+		w.n.mark(markUplink | markResync)
 	}
-	if err := w.open(m); err != nil {
-		return errors.Join(err, m.Close())
-	}
-	w.n.status.setMonitor(nil)
-	w.n.mark(markUplink | markResync)
-	err = m.Run(ctx, w.observe)
+	err := m.Run(ctx, w.observe)
 	w.mu.Lock()
 	w.current = nil
 	w.mu.Unlock()
@@ -83,13 +83,25 @@ func (w *watcher) once(ctx context.Context) error {
 	return err
 }
 
-func (w *watcher) open(m Monitor) error {
+func (w *watcher) opened() Monitor {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.current
+}
+
+// open subscribes. What happens from here on is not missed.
+func (w *watcher) open() error {
+	m, err := w.n.opts.Monitor()
+	if err != nil {
+		return err
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := m.SetLinks(w.links); err != nil {
-		return fmt.Errorf("watch links %v: %w", w.links, err)
+		return errors.Join(fmt.Errorf("watch links %v: %w", w.links, err), m.Close())
 	}
 	w.current = m
+	w.n.status.setMonitor(nil)
 	return nil
 }
 
