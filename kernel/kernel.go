@@ -65,7 +65,7 @@ func (k Kind) String() string {
 
 // Event is one notification of the kernel. Exactly the field of its Kind is set; Lost says that notifications were
 // dropped (ENOBUFS), so that every kind may have changed. Events come in the order in which the kernel made the changes, and the
-// changes that the reader's own process asked for are among them.
+// changes that the reader's own process asked for may be among them.
 type Event struct {
 	Kind     Kind
 	Deleted  bool

@@ -6,7 +6,7 @@
 //	     │                   ApplyNeighbors, ...                      │ socket filter: our links, our routes
 //	     ▼                        ▼                                   ▼
 //	vishvananda/netlink      conn: one raw socket,               decode ──► kernel.Event
-//	ethtool, sysctl          many messages a send
+//	ioctl, sysctl            many messages a send
 //	     └────────────┬───────────┘                                   ▲
 //	                  ▼                                               │
 //	          one network namespace, that of the thread which called Open

@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/safchain/ethtool"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -23,13 +22,12 @@ var _ kernel.Kernel = (*Handle)(nil)
 type Handle struct {
 	log *slog.Logger
 
-	mu       sync.Mutex
-	conn     *conn
-	links    *netlink.Handle
-	features *ethtool.Ethtool
-	netns    *os.File
-	asked    map[string]kernel.Link // what ApplyLinks made last, by name
-	sizes    [kernel.NumKinds]int   // entries in the last dump of each kind, to allocate once
+	mu    sync.Mutex
+	conn  *conn
+	links *netlink.Handle
+	netns *os.File
+	asked map[string]kernel.Link // what ApplyLinks made last, by name
+	sizes [kernel.NumKinds]int   // entries in the last dump of each kind, to allocate once
 }
 
 // Open opens a Handle on the caller's current network namespace. A goroutine that has switched its thread to another
@@ -52,9 +50,6 @@ func (h *Handle) open() (err error) {
 	if h.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("open rtnetlink socket: %w", err)
 	}
-	if h.features, err = ethtool.NewEthtool(); err != nil {
-		return fmt.Errorf("open ethtool socket: %w", err)
-	}
 	return nil
 }
 
@@ -68,9 +63,6 @@ func (h *Handle) Close() error {
 	}
 	if h.links != nil {
 		h.links.Close()
-	}
-	if h.features != nil {
-		h.features.Close()
 	}
 	if h.netns != nil {
 		errs = append(errs, h.netns.Close())

@@ -15,10 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	defaultVXLANPort = 8472 // IANA's is 4789; the kernel keeps the number of its first days (drivers/net/vxlan, vxlan_port)
-	featureTxCsum    = "tx-checksum-ip-generic"
-)
+// defaultVXLANPort is the port of a device that was made without one. IANA's is 4789; the kernel keeps the number of its first
+// days (drivers/net/vxlan, vxlan_port).
+const defaultVXLANPort = 8472
 
 // linkMessage is RTM_NEWLINK or RTM_DELLINK (struct ifinfomsg), as far as one has to know of a link that may not be ours.
 type linkMessage struct {
@@ -155,8 +154,7 @@ func (h *Handle) readLink(ctx context.Context, name string, all []linkMessage) (
 	switch dev := dev.(type) {
 	case *netlink.Vxlan:
 		link.VXLAN = h.vxlan(dev)
-		if features, err := h.features.Features(name); err == nil {
-			on := features[featureTxCsum]
+		if on, err := txChecksum(h.conn.fd, name); err == nil {
 			link.TxChecksumOffload = &on
 		}
 	case *netlink.Bridge:

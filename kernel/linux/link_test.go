@@ -29,7 +29,7 @@ func flannel4() kernel.Link {
 
 func flannel6() kernel.Link {
 	return kernel.Link{Name: "flannel-v6.1", MTU: 1430, MAC: mustMAC("02:00:00:00:00:06"), Up: true, Addresses: prefixes("fd00:5::/128"),
-		VXLAN: &kernel.VXLAN{VNI: 1, Port: 4789, Uplink: "eth0", Local: netip.MustParseAddr("2001:db8::1")}}
+		VXLAN: &kernel.VXLAN{VNI: 1, Uplink: "eth0", Local: netip.MustParseAddr("2001:db8::1")}}
 }
 
 func cni0() kernel.Link {
@@ -236,14 +236,17 @@ func TestForeignLinkIsLeftAlone(t *testing.T) {
 }
 
 func TestBadLinks(t *testing.T) {
-	tooLong, noUplink, noKind, badSysctl, alt := flannel4(), flannel4(), flannel4(), flannel4(), flannel4()
+	tooLong, noUplink, noKind, badSysctl, alt, twin := flannel4(), flannel4(), flannel4(), flannel4(), flannel4(), flannel4()
+	twin.Name, twin.VXLAN.VNI = "flannel.2", 2
 	tooLong.MTU = 1500
 	noUplink.VXLAN.Uplink = "eth9"
 	noKind.VXLAN = nil
 	badSysctl.Sysctls = map[string]string{"ipv6/../../all/forwarding": "1"}
 	alt.Name = "also-eth0"
 	h := open(t)
-	setUp(t, underlay+"\nlink property add dev eth0 altname also-eth0")
+	setUp(t, underlay+`
+link property add dev eth0 altname also-eth0
+link add rival type vxlan id 2 dstport 8472`)
 	good := cni0()
 	for _, tc := range []struct {
 		name string
@@ -254,6 +257,7 @@ func TestBadLinks(t *testing.T) {
 		{"no such uplink", noUplink, `link flannel.1: create: uplink: link "eth9": no such device`},
 		{"no kind", noKind, "neither a VXLAN nor a bridge"},
 		{"sysctl that leads astray", badSysctl, "want ipv4/NAME or ipv6/NAME"},
+		{"VNI and port of another device", twin, "link flannel.2: create: file exists (link rival has VNI 2 and port 8472)"},
 		{"another link's alternative name", alt, `"also-eth0" is an alternative name of link eth0`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -113,18 +113,12 @@ func (h *Handle) ensureLink(ctx context.Context, want kernel.Link) error {
 
 // vxlanDifference says in words what of a VXLAN device cannot be changed and is not as it should be; "" when nothing.
 func vxlanDifference(have, want *kernel.VXLAN) string {
-	port := func(v *kernel.VXLAN) uint16 {
-		if v.Port == 0 {
-			return defaultVXLANPort
-		}
-		return v.Port
-	}
 	for _, field := range []struct {
 		name       string
 		have, want any
 	}{
 		{"VNI", have.VNI, want.VNI},
-		{"port", port(have), port(want)},
+		{"port", vxlanPort(have), vxlanPort(want)},
 		{"uplink", have.Uplink, want.Uplink},
 		{"local address", have.Local, want.Local},
 		{"GBP", have.GBP, want.GBP},
@@ -135,6 +129,13 @@ func vxlanDifference(have, want *kernel.VXLAN) string {
 		}
 	}
 	return ""
+}
+
+func vxlanPort(v *kernel.VXLAN) uint16 {
+	if v.Port == 0 {
+		return defaultVXLANPort
+	}
+	return v.Port
 }
 
 // createLink makes the device, down. Its MAC is part of the request that makes it: systemd-udevd, whose MACAddressPolicy
@@ -170,7 +171,7 @@ func (h *Handle) createLink(want kernel.Link) (netlink.Link, error) {
 		dev = &netlink.Bridge{LinkAttrs: attrs}
 	}
 	if err := h.links.LinkAdd(dev); err != nil {
-		return nil, fmt.Errorf("create: %w", err)
+		return nil, fmt.Errorf("create: %w%s", err, h.rival(want))
 	}
 	h.log.Info("link created", "link", want.Name)
 	delete(h.asked, want.Name)
@@ -179,6 +180,23 @@ func (h *Handle) createLink(want kernel.Link) (netlink.Link, error) {
 		err = fmt.Errorf("it was removed right after it was made: %w", unix.ENODEV)
 	}
 	return made, err
+}
+
+// rival names the VXLAN device because of which the kernel will not make another one, if there is one: two devices of a
+// namespace and family cannot have one VNI and port (vxlan_vni_in_use).
+func (h *Handle) rival(want kernel.Link) string {
+	all, err := h.links.LinkList()
+	if err != nil || want.VXLAN == nil {
+		return ""
+	}
+	port := vxlanPort(want.VXLAN)
+	for _, dev := range all {
+		v, ok := dev.(*netlink.Vxlan)
+		if ok && uint32(v.VxlanId) == want.VXLAN.VNI && uint16(v.Port) == port && h.vxlan(v).Local.Is6() == want.VXLAN.Local.Is6() {
+			return fmt.Sprintf(" (link %s has VNI %d and port %d)", v.Name, v.VxlanId, port)
+		}
+	}
+	return ""
 }
 
 // adjustLink changes in place what is not as it should be. Sysctls come before the link is up, so that it never takes part in
@@ -199,7 +217,7 @@ func (h *Handle) adjustLink(ctx context.Context, want kernel.Link, dev netlink.L
 		return err
 	}
 	if want.TxChecksumOffload != nil {
-		if err := h.setTxChecksum(want.Name, *want.TxChecksumOffload); err != nil {
+		if err := setTxChecksum(h.conn.fd, want.Name, *want.TxChecksumOffload); err != nil {
 			return err
 		}
 	}
@@ -239,21 +257,6 @@ func (h *Handle) adjustDevice(want kernel.Link, dev netlink.Link) error {
 	}
 	if err := set(dev); err != nil {
 		return fmt.Errorf("set up=%t: %w", want.Up, err)
-	}
-	return nil
-}
-
-// setTxChecksum switches the offload by ethtool; the kernel is not asked to change what it has.
-func (h *Handle) setTxChecksum(link string, on bool) error {
-	features, err := h.features.Features(link)
-	if err != nil {
-		return fmt.Errorf("read offload features: %w", err)
-	}
-	if have, ok := features[featureTxCsum]; !ok || have == on {
-		return nil
-	}
-	if err := h.features.Change(link, map[string]bool{featureTxCsum: on}); err != nil {
-		return fmt.Errorf("set %s %t: %w", featureTxCsum, on, err)
 	}
 	return nil
 }
