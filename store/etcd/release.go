@@ -1,0 +1,47 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/twill-cni/twill/store"
+)
+
+// Release deletes the records of the node with these attributes, so that its subnets are free at once, and returns their subnets. It is for
+// a node that leaves the cluster: a Registration that is still open would claim them again. A record that another node took over
+// meanwhile stays.
+func (s *Store) Release(ctx context.Context, node store.Attributes) ([]store.Subnets, error) {
+	all, _, err := s.records(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("release the node's subnets: %w", err)
+	}
+	var released []store.Subnets
+	var errs []error
+	for _, r := range all {
+		if r.lease == nil || !r.lease.SameNode(node) {
+			continue
+		}
+		err := s.do(ctx, func(ctx context.Context, cli *clientv3.Client) (int64, error) {
+			resp, err := cli.Txn(ctx).
+				If(clientv3.Compare(clientv3.ModRevision(r.key), "=", r.mod)).
+				Then(clientv3.OpDelete(r.key)).
+				Commit()
+			if err != nil {
+				return 0, err
+			}
+			if !resp.Succeeded {
+				return resp.Header.Revision, errRaced
+			}
+			return resp.Header.Revision, nil
+		})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("release %s: %w", r.subnets, err))
+			continue
+		}
+		released = append(released, r.subnets)
+	}
+	return released, errors.Join(errs...)
+}

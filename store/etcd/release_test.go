@@ -1,0 +1,34 @@
+package etcd
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/twill-cni/twill/store"
+)
+
+func TestReleaseFreesTheNodesRecordsAlone(t *testing.T) {
+	h := newHarness(t, nil)
+	s := h.open()
+	network := store.Network{EnableIPv4: true, IPv4: store.Pool{Network: netip.MustParsePrefix("10.5.0.0/16"), SubnetLen: 24,
+		Min: netip.MustParseAddr("10.5.1.0"), Max: netip.MustParseAddr("10.5.255.0")}}
+	attrs := func(ip string) store.Attributes {
+		return store.Attributes{PublicIP: netip.MustParseAddr(ip), BackendType: "vxlan"}
+	}
+	for _, ip := range []string{"192.0.2.1", "192.0.2.2"} {
+		reg, err := s.Register(t.Context(), network, attrs(ip), nil)
+		h.must(err)
+		h.must(reg.Close())
+	}
+	released, err := s.Release(t.Context(), attrs("192.0.2.1"))
+	h.must(err)
+	left, _, err := s.records(t.Context())
+	h.must(err)
+	if len(left) != 1 || left[0].lease.PublicIP != netip.MustParseAddr("192.0.2.2") || len(released) != 1 || slices.Contains(released, left[0].subnets) {
+		t.Errorf("released %v, left %+v", released, left)
+	}
+	if again, err := s.Release(t.Context(), attrs("192.0.2.1")); err != nil || len(again) > 0 {
+		t.Errorf("released %v again, error %v", again, err)
+	}
+}
