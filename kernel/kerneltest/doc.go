@@ -1,11 +1,12 @@
-// Package kerneltest is a kernel in memory for tests: Kernel stands for kernel.Kernel, Tables for kernel.Tables. It behaves as
-// the real one does where that matters to a reconciler.
+// Package kerneltest is a kernel in memory for tests: Kernel stands for kernel.Kernel, Tables for kernel.Tables. It
+// behaves as the real one does where that matters to a reconciler.
 //
 //	Apply... ──► validate ──► put / remove ──► violations ──► events
 //	Put..., Delete..., SetDown (somebody else) ──┘
 //
-// Each change of an Apply call is a step of its own: it is validated, made, checked against the ordering invariants, told to
-// the observer as a notification (the echo), and then the step hook runs, which may change the kernel behind the caller's back.
+// Each change of an Apply call is a step of its own: it is validated, made, checked against the ordering invariants,
+// told to the observer as a notification (the echo), and then the step hook runs, which may change the kernel behind
+// the caller's back.
 //
 // What it knows of Linux:
 //   - a route needs its links present and up, an FDB entry a VXLAN device, a neighbour a link;
@@ -14,6 +15,7 @@
 //   - a VXLAN device whose attributes differ is made again and is empty then;
 //   - replacing an object by an equal one is notified, removing what is not there is not.
 //
-// An upsert of a route whose on-link gateway has no neighbour, or of a neighbour whose MAC has no FDB entry, works as it does in
-// Linux and leaves a line in Violations, as does taking the neighbour or FDB entry away while it is in use.
+// An upsert of a route whose on-link gateway has no neighbour, or of a neighbour whose MAC has no FDB entry, works as
+// it does in Linux and leaves a line in Violations, as does taking the neighbour or FDB entry away while it is in
+// use.
 package kerneltest

@@ -88,31 +88,33 @@ func New() *Kernel {
 	}
 }
 
-// Observe has f told of each notification, in order, from the goroutine that caused it and before the change's call returns.
+// Observe has f told of each notification, in order, from the goroutine that caused it and before the change's call
+// returns.
 func (k *Kernel) Observe(f func(kernel.Event)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.observer = f
 }
 
-// OnStep has f called in the middle of Apply calls: after each change, and before the first one of a call. Dumps call it after the
-// answer was read and before it is returned.
+// OnStep has f called in the middle of Apply calls: after each change, and before the first one of a call. Dumps call
+// it after the answer was read and before it is returned.
 func (k *Kernel) OnStep(f func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.step = f
 }
 
-// FailNext makes the next call of op fail with err: a dump returns it, an Apply call returns it for each of its changes and makes none.
-// Calls add up.
+// FailNext makes the next call of op fail with err: a dump returns it, an Apply call returns it for each of its
+// changes and makes none. Calls add up.
 func (k *Kernel) FailNext(op Op, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.failOps[op] = append(k.failOps[op], err)
 }
 
-// FailObject makes the next change of one object fail with err. The object is named by how Dump's line for it starts: "link flannel.1",
-// "route 10.1.2.0/24", "neighbor 10.1.2.0 dev flannel.1", "fdb 02:00:00:00:00:01 dev flannel.1". Calls add up.
+// FailObject makes the next change of one object fail with err. The object is named by how Dump's line for it starts:
+// "link flannel.1", "route 10.1.2.0/24", "neighbor 10.1.2.0 dev flannel.1", "fdb 02:00:00:00:00:01 dev flannel.1".
+// Calls add up.
 func (k *Kernel) FailObject(object string, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

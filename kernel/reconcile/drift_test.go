@@ -204,8 +204,35 @@ func TestLostEventsAndResyncReadEverythingOnce(t *testing.T) {
 	}
 }
 
-// Somebody takes something away in the middle of a Sync, at every step there is. Nothing may be lost, and the Syncs that are due must
-// come to an end.
+// More notifications may come during a dump than are kept: then it is repeated.
+func TestFloodDuringDump(t *testing.T) {
+	state := overlay(1)
+	r := newRig(t)
+	r.sync(state)
+	dumps := r.kernel.Counts().Dumps[kernel.KindRoute]
+	flooded := false
+	r.kernel.OnStep(func() {
+		if flooded || r.kernel.Counts().Dumps[kernel.KindRoute] == dumps {
+			return
+		}
+		flooded = true
+		for range 10_000 {
+			r.Observe(kernel.Event{Kind: kernel.KindRoute, Route: peer(1).Routes[0]})
+		}
+	})
+	r.Resync()
+	result, err := r.Sync(t.Context(), state)
+	if err != nil || result.InSync {
+		t.Errorf("error %v, in sync %v: not all that was said is known", err, result.InSync)
+	}
+	r.sync(state)
+	if n := r.kernel.Counts().Dumps[kernel.KindRoute] - dumps; n != 2 {
+		t.Errorf("%d dumps, want 2", n)
+	}
+}
+
+// Somebody takes something away in the middle of a Sync, at every step there is. Nothing may be lost, and the Syncs
+// that are due must come to an end.
 func TestChangesDuringSyncAreNotLost(t *testing.T) {
 	state := overlay(1, 2)
 	want := fresh(t, state)
@@ -220,21 +247,27 @@ func TestChangesDuringSyncAreNotLost(t *testing.T) {
 		{"down and up", func(k *kerneltest.Kernel) { k.SetUp(overlayLink, false); k.SetUp(overlayLink, true) }},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			for at := 1; ; at++ {
-				r := newRig(t)
-				if err := syncDisturbedAt(r, state, at, tt.hand); err != nil {
-					t.Fatalf("step %d: %v", at, err)
+		for _, start := range []string{"empty", "restarted"} {
+			t.Run(tt.name+", "+start, func(t *testing.T) {
+				for at := 1; ; at++ {
+					r := newRig(t)
+					if start == "restarted" {
+						r.sync(state)
+						r.restart()
+					}
+					if err := syncDisturbedAt(r, state, at, tt.hand); err != nil {
+						t.Fatalf("step %d: %v", at, err)
+					}
+					r.checkDump(want)
+					if t.Failed() {
+						t.Fatalf("the change after step %d was lost", at)
+					}
+					if !r.disturbed {
+						return
+					}
 				}
-				r.checkDump(want)
-				if t.Failed() {
-					t.Fatalf("the change after step %d was lost", at)
-				}
-				if !r.disturbed {
-					return
-				}
-			}
-		})
+			})
+		}
 	}
 }
 

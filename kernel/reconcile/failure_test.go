@@ -228,3 +228,14 @@ func TestCancelledSyncIsTakenUpAgain(t *testing.T) {
 		cancel()
 	}
 }
+
+// A device that was found under a desired name and could not be taken over stays its owner's.
+func TestLinkThatWasNeverOursIsNotStale(t *testing.T) {
+	r := newRig(t)
+	r.kernel.PutLink(vxlan(), kerneltest.Foreign)
+	before := r.kernel.Dump()
+	r.kernel.FailObject("link flannel.1", errRefused)
+	r.syncFails(overlay(), errRefused.Error())
+	r.sync(kernel.State{})
+	r.checkDump(before)
+}

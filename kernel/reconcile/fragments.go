@@ -8,8 +8,8 @@ import (
 	"github.com/twill-cni/twill/kernel"
 )
 
-// changed is what differs between two lists of fragments. A source that changed is in both lists, with its old and its new
-// fragment.
+// changed is what differs between two lists of fragments. A source that changed is in both lists, with its old and
+// its new fragment.
 type changed struct {
 	removed, added []*kernel.Fragment
 }
@@ -46,8 +46,9 @@ func compareFragments(old, new []*kernel.Fragment) (changed, bool) {
 	return c, true
 }
 
-// sortFragments returns the fragments sorted by owner, each one once. Of different fragments with one owner, which no State should
-// have, the one whose text is smaller stays, whatever the order in which they came; the owners concerned are returned.
+// sortFragments returns the fragments sorted by owner, each one once. Of different fragments with one owner, which no
+// State should have, the one whose text is smaller stays, whatever the order in which they came; the owners concerned
+// are returned.
 func sortFragments(fragments []*kernel.Fragment) (sorted []*kernel.Fragment, ambiguous []string) {
 	sorted = slices.Clone(fragments)
 	slices.SortFunc(sorted, func(a, b *kernel.Fragment) int {

@@ -13,7 +13,8 @@ import (
 // RFC 7348 assigned 4789).
 const vxlanPort = 8472
 
-// linkDiff says in what have is not as want asks; nil when nothing is left to do. Each item reads "mtu is 1500, want 1450".
+// linkDiff says in what have is not as want asks; nil when nothing is left to do. Each item reads "mtu is 1500, want
+// 1450".
 func linkDiff(want, have kernel.Link) []string {
 	var diffs []string
 	differs := func(cond bool, what string, is, want any) {
@@ -42,8 +43,8 @@ func linkDiff(want, have kernel.Link) []string {
 	return diffs
 }
 
-// fillUnknown completes what a dump does not tell of a link with what was last applied to it. Where nothing was applied yet, what is
-// desired and unknown shows up as a difference.
+// fillUnknown completes what a dump does not tell of a link with what was last applied to it. Where nothing was
+// applied yet, what is desired and unknown shows up as a difference.
 func fillUnknown(want, have, applied kernel.Link) kernel.Link {
 	if want.TxChecksumOffload != nil && have.TxChecksumOffload == nil {
 		have.TxChecksumOffload = applied.TxChecksumOffload

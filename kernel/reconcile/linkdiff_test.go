@@ -77,3 +77,13 @@ func TestFillUnknown(t *testing.T) {
 		t.Error("the dump was changed")
 	}
 }
+
+func TestStaleLinksAreOurs(t *testing.T) {
+	l := links{
+		desired: map[string]kernel.Link{"flannel.1": {}},
+		actual:  map[string]kernel.Link{"flannel.1": {}, "flannel.2": {}, "eth0": {Unmarked: true}},
+	}
+	if diff := cmp.Diff([]string{"flannel.2"}, l.stale()); diff != "" {
+		t.Errorf("stale links (-want +got):\n%s", diff)
+	}
+}

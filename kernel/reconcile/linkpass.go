@@ -25,8 +25,8 @@ func (p *pass) syncLinks(ctx context.Context) bool {
 		p.log.Info("link is not as desired", "link", c.Value.Name, "why", strings.Join(p.links.diff(c.Value.Name), "; "))
 	}
 	refused := p.applyLinks(ctx, changes)
-	// A link that was made again is empty, and a change in place can cost entries too: the last address takes the routes with it.
-	// All that is read from here on is newer than the events which the changes have caused up to now.
+	// A link that was made again is empty, and a change in place can cost entries too: the last address takes the
+	// routes with it. All that is read from here on is newer than the events which the changes have caused up to now.
 	p.markDirty(kernel.KindFDB, kernel.KindNeighbor, kernel.KindRoute)
 	p.takeDirty(kernel.KindLink)
 	if !p.readLinks(ctx) {
@@ -60,7 +60,7 @@ func (p *pass) applyLinks(ctx context.Context, changes []kernel.Change[kernel.Li
 	return refused
 }
 
-// readLinks dumps the links. When one is not what it was, the entries on it may be gone. It returns false when it failed.
+// readLinks dumps the links. It returns false when it failed.
 func (p *pass) readLinks(ctx context.Context) bool {
 	dump, err := p.kernel.Links(ctx, p.links.names())
 	if err != nil {
@@ -70,9 +70,6 @@ func (p *pass) readLinks(ctx context.Context) bool {
 	actual := make(map[string]kernel.Link, len(dump))
 	for _, have := range dump {
 		actual[have.Name] = have
-		if known, ok := p.links.actual[have.Name]; !ok || len(linkDiff(known, have)) > 0 {
-			p.markDirty(kernel.KindFDB, kernel.KindNeighbor, kernel.KindRoute)
-		}
 	}
 	for name := range p.links.applied {
 		if _, ok := actual[name]; !ok {
@@ -95,11 +92,9 @@ func (p *pass) deleteStaleLinks(ctx context.Context) {
 			continue
 		}
 		p.log.Info("link is stale", "link", name)
-		link := p.links.actual[name]
-		p.setActual(name, nil) // first, so that the echo is no news
+		link := p.forgetLink(name) // first, so that the echo is no news
 		errs := p.kernel.ApplyLinks(ctx, []kernel.Change[kernel.Link]{{Value: link, Delete: true}})
 		if err := at(errs, 0); err != nil {
-			p.setActual(name, &link)
 			p.fail(kernel.KindLink, fmt.Errorf("remove link %s: %w", name, err))
 			continue
 		}
@@ -107,13 +102,10 @@ func (p *pass) deleteStaleLinks(ctx context.Context) {
 	}
 }
 
-// setActual enters into the books that the kernel holds the link, or that it does not when have is nil.
-func (p *pass) setActual(name string, have *kernel.Link) {
+func (p *pass) forgetLink(name string) kernel.Link {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if have == nil {
-		delete(p.links.actual, name)
-		return
-	}
-	p.links.actual[name] = *have
+	link := p.links.actual[name]
+	delete(p.links.actual, name)
+	return link
 }

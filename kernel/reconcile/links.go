@@ -16,11 +16,12 @@ type links struct {
 
 func (l *links) names() []string { return slices.Sorted(maps.Keys(l.desired)) }
 
-// stale returns the links that are ours and are not desired.
+// stale returns the links that are ours and are not desired. One that was desired but never became ours is not among
+// them.
 func (l *links) stale() []string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(l.actual)) {
-		if _, ok := l.desired[name]; !ok {
+		if _, desired := l.desired[name]; !desired && !l.actual[name].Unmarked {
 			names = append(names, name)
 		}
 	}

@@ -5,13 +5,13 @@ import "github.com/twill-cni/twill/kernel"
 // maxKept bounds the notifications that are kept during a dump. When there are more, the dump is repeated.
 const maxKept = 4096
 
-// Observe compares a notification of the kernel with what the kernel is known to hold. When they disagree it marks the kind
-// dirty, so that the next Sync reads it again, and returns true: a Sync is due.
+// Observe compares a notification of the kernel with what the kernel is known to hold. When they disagree it marks
+// the kind dirty, so that the next Sync reads it again, and returns true: a Sync is due.
 //
-// It may be called while Sync runs and waits for no I/O. A change of our own is recorded before it is asked for, so its echo agrees
-// and is no news, whenever it comes; a change that somebody else made after ours disagrees, whenever it comes. An old
-// echo of an object that was changed again since costs one superfluous dump. That dump leads to no changes, hence to no
-// echoes, so that it is the last.
+// It may be called while Sync runs and waits for no I/O. A change of our own is recorded before it is asked for, so
+// its echo agrees and is no news, whenever it comes; a change that somebody else made after ours disagrees, whenever
+// it comes. An old echo of an object that was changed again since costs one superfluous dump. That dump leads to no
+// changes, hence to no echoes, so that it is the last.
 func (r *Reconciler) Observe(ev kernel.Event) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,8 +63,8 @@ func disagrees[K comparable, V any](t *tracker[K, V], v V, ev kernel.Event, cove
 	return !t.agrees(v, ev.Deleted)
 }
 
-// judgeLink marks the links dirty, which is a dump of a few objects, and all that lives on the link only when it may be gone. An
-// event tells too little of a link to be compared with what is known.
+// judgeLink marks the links dirty, which is a dump of a few objects, and all that lives on the link only when it may
+// be gone. An event tells too little of a link to be compared with what is known.
 func (r *Reconciler) judgeLink(ev kernel.Event) bool {
 	intact := ev.Intact && !ev.Deleted
 	_, desired := r.links.desired[ev.Link]

@@ -71,11 +71,11 @@ type phase[K comparable, V any] struct {
 	apply   func(context.Context, []kernel.Change[V]) []error
 }
 
-// read dumps the objects of a kind that is dirty. Notifications that come meanwhile may be older or newer than what the dump says of
-// the same object: they are kept and compared with it afterwards.
+// read dumps the objects of a kind that is dirty. Notifications that come meanwhile may be older or newer than what
+// the dump says of the same object: they are kept and compared with it afterwards.
 //
-// When the dump fails, nothing is known to be there any more, so all that is desired is written again. Believing the old picture
-// instead would let routes go to neighbours that went away together with their link.
+// When the dump fails, nothing is known to be there any more, so all that is desired is written again. Believing the
+// old picture instead would let routes go to neighbours that went away together with their link.
 func read[K comparable, V any](ctx context.Context, p *pass, ph phase[K, V], dump func(context.Context, []string) ([]V, error)) {
 	if !p.takeDirty(ph.kind) {
 		return
@@ -92,8 +92,8 @@ func read[K comparable, V any](ctx context.Context, p *pass, ph phase[K, V], dum
 	}
 }
 
-// upsert makes the desired objects that are not there or differ. Those that rest on something broken, or that belong to a fragment
-// which misses something since an earlier phase, are held back.
+// upsert makes the desired objects that are not there or differ. Those that rest on something broken, or that belong
+// to a fragment which misses something since an earlier phase, are held back.
 func upsert[K comparable, V any](ctx context.Context, p *pass, ph phase[K, V], broken func(V) bool) {
 	var ready, held []*entry[V]
 	for _, e := range pending(p, ph) {
@@ -143,8 +143,8 @@ func change[K comparable, V any](ctx context.Context, p *pass, ph phase[K, V], e
 	return failed
 }
 
-// changeBatch tells the tracker first and the kernel second, so that the kernel's echo finds the tracker informed. What the
-// kernel refuses is taken back.
+// changeBatch tells the tracker first and the kernel second, so that the kernel's echo finds the tracker informed.
+// What the kernel refuses is taken back.
 func changeBatch[K comparable, V any](ctx context.Context, p *pass, ph phase[K, V], entries []*entry[V]) (failed []*entry[V]) {
 	changes := make([]kernel.Change[V], len(entries))
 	before := make([]*V, len(entries))
@@ -251,13 +251,11 @@ func (p *pass) macsInUse() map[kernel.FDBKey]bool {
 func (p *pass) syncTables(ctx context.Context, want kernel.State) {
 	p.takeDirty(kernel.KindTable)
 	stale := p.desireTables(want)
-	counts := p.counts(kernel.KindTable)
-	counts.Desired = len(want.Tables)
 	if err := p.tables.SyncTables(ctx, want.Tables, stale); err != nil {
 		p.fail(kernel.KindTable, fmt.Errorf("sync tables: %w", err))
 		return
 	}
-	counts.Programmed = len(want.Tables)
+	p.counts(kernel.KindTable).Programmed = len(want.Tables)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, name := range stale {

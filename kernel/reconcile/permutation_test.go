@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -62,18 +63,11 @@ func (w *world) state() kernel.State {
 	}
 	switch n := len(s.Fragments); {
 	case w.rnd.IntN(2) == 0:
-		slices.SortFunc(s.Fragments, func(a, b *kernel.Fragment) int { return cmpOwner(a, b) })
+		slices.SortFunc(s.Fragments, func(a, b *kernel.Fragment) int { return strings.Compare(a.Owner, b.Owner) })
 	case n > 0:
 		s.Fragments = append(s.Fragments, s.Fragments[w.rnd.IntN(n)])
 	}
 	return s
-}
-
-func cmpOwner(a, b *kernel.Fragment) int {
-	if a.Owner < b.Owner {
-		return -1
-	}
-	return 1
 }
 
 // disturb makes something fail or takes something away behind the reconciler's back.
@@ -97,8 +91,8 @@ func (w *world) disturb(k *kerneltest.Kernel) {
 	}
 }
 
-// However the same facts arrive, split over Syncs, in any order, twice, with failures and drift in between, the kernel ends
-// up with what a fresh one would hold, and at no step does a route go to where nothing is.
+// However the same facts arrive, split over Syncs, in any order, twice, with failures and drift in between, the
+// kernel ends up with what a fresh one would hold, and at no step does a route go to where nothing is.
 func TestRandomHistoriesConverge(t *testing.T) {
 	for seed := range uint64(300) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {

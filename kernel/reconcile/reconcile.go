@@ -10,8 +10,9 @@ import (
 	"github.com/twill-cni/twill/kernel"
 )
 
-// Reconciler makes one kernel hold a desired state. Its methods may be called concurrently: Sync calls wait for each other, Observe
-// and Resync never wait for I/O, and what they say while a Sync runs is either taken up by that Sync or left for the next one.
+// Reconciler makes one kernel hold a desired state. Its methods may be called concurrently: Sync calls wait for each
+// other, Observe and Resync never wait for I/O, and what they say while a Sync runs is either taken up by that Sync
+// or left for the next one.
 type Reconciler struct {
 	kernel kernel.Kernel
 	tables kernel.Tables
@@ -19,8 +20,8 @@ type Reconciler struct {
 
 	syncing sync.Mutex // held by Sync from beginning to end
 
-	// mu guards the books below and is never held while the kernel is spoken to. Only Sync changes them, apart from dirty and
-	// kept, so that Sync itself may read them without it.
+	// mu guards the books below and is never held while the kernel is spoken to. Only Sync changes them, apart from
+	// dirty and kept, so that Sync itself may read them without it.
 	mu         sync.Mutex
 	dirty      [kernel.NumKinds]bool // what the kernel holds of the kind must be read again
 	links      links
@@ -59,13 +60,13 @@ func New(k kernel.Kernel, t kernel.Tables, log *slog.Logger) *Reconciler {
 
 func same[V comparable](a, b V) bool { return a == b }
 
-// Sync makes the kernel hold want. It goes on past the failures of single objects; the error joins the first of them and the number
-// of the others, and what failed is tried again at the next Sync. Nothing is removed in a Sync that could not read all
-// that it had to (the error wraps kernel.ErrStale when the kernel would not hold still).
+// Sync makes the kernel hold want. It goes on past the failures of single objects; the error joins the first of them
+// and the number of the others, and what failed is tried again at the next Sync. Nothing is removed in a Sync that
+// could not read all that it had to (the error wraps kernel.ErrStale when the kernel would not hold still).
 //
-// want.Fragments may be in any order; sorted by Owner it costs least. Work is linear in the fragments that changed since the
-// last Sync, plus one comparison of pointers for each fragment, plus a dump of each kind that is dirty. The slices of want are
-// not kept, what they point to is.
+// want.Fragments may be in any order; sorted by Owner it costs least. Work is linear in the fragments that changed
+// since the last Sync, plus one comparison of pointers for each fragment, plus a dump of each kind that is dirty. The
+// slices of want are not kept, what they point to is.
 //
 // Neighbours and FDB entries are read from the VXLAN devices among want.Links; on other links they are written, but not
 // looked after.
@@ -76,6 +77,7 @@ func (r *Reconciler) Sync(ctx context.Context, want kernel.State) (Result, error
 	if err := r.desire(want); err != nil {
 		p.failures.add(err)
 	}
+	p.counts(kernel.KindTable).Desired = len(want.Tables)
 	p.run(ctx, want)
 	p.conclude()
 	return p.result, p.failures.err()

@@ -206,7 +206,8 @@ func TestEchoOfOwnChangesIsNoNews(t *testing.T) {
 	}
 }
 
-// A monitor may lag: the echoes of a cold start come after the Sync. Those of the link are checked by one dump of the links.
+// A monitor may lag: the echoes of a cold start come after the Sync. Those of the link are checked by one dump of the
+// links.
 func TestLateEchoesReadNoEntriesAgain(t *testing.T) {
 	r := newRig(t)
 	var late []kernel.Event
@@ -294,5 +295,32 @@ func TestForeignObjectsAreLeftAlone(t *testing.T) {
 	r.checkDump(before)
 	if diff := cmp.Diff(tables, r.tables.Dump()); diff != "" {
 		t.Errorf("tables (-want +got):\n%s", diff)
+	}
+}
+
+// The kernel reports an IPv6 route without a metric with metric 1024.
+func TestDualStackIsAdoptedAfterRestart(t *testing.T) {
+	r := newRig(t)
+	gateway := netip.MustParseAddr("fd00:0:0:1::")
+	state := overlay(1)
+	both := *state.Fragments[0]
+	both.Neighbors = append(both.Neighbors, kernel.Neighbor{Link: overlayLink, IP: gateway, MAC: mac(1)})
+	both.Routes = append(both.Routes, kernel.Route{
+		Dst:      netip.PrefixFrom(gateway, 64),
+		NextHops: []kernel.NextHop{{Gateway: gateway, Link: overlayLink, OnLink: true}},
+	})
+	state.Fragments[0] = &both
+	r.sync(state)
+
+	reported := both.Routes[1]
+	reported.Metric = 1024
+	if err := r.kernel.PutRoute(reported, kerneltest.Ours); err != nil {
+		t.Fatal(err)
+	}
+	r.restart()
+	before := r.kernel.Counts().Changes
+	r.sync(state)
+	if diff := cmp.Diff(before, r.kernel.Counts().Changes); diff != "" {
+		t.Errorf("messages after a restart (-before +after):\n%s", diff)
 	}
 }

@@ -8,16 +8,17 @@ import (
 	"github.com/twill-cni/twill/kernel"
 )
 
-// tracker holds for each object of one kind what is desired, who claims it, and what the kernel has. Its three views are the
-// ways in which an entry's two pointers can relate:
+// tracker holds for each object of one kind what is desired, who claims it, and what the kernel has. Its three views
+// are the ways in which an entry's two pointers can relate:
 //
 //	desired   want != nil
 //	actual    have != nil
 //	pending   want != have
 //
-// Values are shared, not copied: want points into the fragment that claims the object, and have points to the same place as
-// soon as the kernel is known to hold an equal value. Only what the kernel holds otherwise is a copy of its own. So an object in
-// its proper state costs a map slot and an entry, and whether it is in its proper state is one comparison of pointers.
+// Values are shared, not copied: want points into the fragment that claims the object, and have points to the same
+// place as soon as the kernel is known to hold an equal value. Only what the kernel holds otherwise is a copy of its
+// own. So an object in its proper state costs a map slot and an entry, and whether it is in its proper state is one
+// comparison of pointers.
 //
 // The order of claims and releases carries no meaning: of all fragments that claim a key, the one with the smallest owner
 // wins at any time.
