@@ -39,6 +39,11 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	if err := host.CheckPlugins(); err != nil {
 		return usageError{err}
 	}
+	held, err := lock(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, held.Close()) }()
 	k, err := openKernels(log)
 	if err != nil {
 		return err
@@ -94,7 +99,7 @@ func newHost(cfg *config.Config, log *slog.Logger) (*hostfile.Host, error) {
 	}), nil
 }
 
-func openStore(cfg *config.Config, log *slog.Logger) (store.Store, error) {
+func openStore(cfg *config.Config, log *slog.Logger) (*etcd.Store, error) {
 	s, err := etcd.Open(etcd.Config{
 		Endpoints: cfg.EtcdEndpoints,
 		Prefix:    cfg.EtcdPrefix,
