@@ -2,6 +2,12 @@
 // holds the words and the rules that every datastore shares; store/etcd (and later store/kube) are the datastores, and
 // store/storetest is the contract suite that each of them passes.
 //
-// A lease's way through it: a node registers, the datastore gives it a subnet and keeps the record alive; every other
-// node's Watch yields a Snapshot that holds the new lease; the routing backend turns it into kernel state.
+//	network.go   ParseNetwork     flannel's network configuration -> Network
+//	pool.go      Network.Choose   which subnets a node may have
+//	lease.go     Key, Value       a lease as a datastore holds it, byte for byte as flannel does
+//	table.go     Merge, Replace   snapshots that keep the pointers of unchanged leases
+//
+// A lease's way through it: a node registers, the datastore lets Choose draw a subnet and keeps the record alive; every other
+// node's Watch decodes the record, merges it into the last snapshot and yields a new one, in which all other leases are the
+// same pointers as before; the routing backend turns the one that is new into kernel state.
 package store

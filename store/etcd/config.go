@@ -30,7 +30,7 @@ type Config struct {
 
 	Username     string
 	Password     string
-	PasswordFile string // used when Password is empty; a line break at its end is cut off
+	PasswordFile string // used when Password is empty, and read again when etcd refuses it; a line break at its end is cut off
 
 	// LeaseTTL is how long a node's record outlives its last renewal; it is renewed three times in that time. It has to be
 	// longer than the outages that a node's subnet should survive. DefaultLeaseTTL when 0.

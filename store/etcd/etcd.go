@@ -38,7 +38,7 @@ type Store struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	connecting sync.Mutex // guards cli and the making of it
+	connecting sync.Mutex // guards cli and the making of it, and the start of work
 	cli        *clientv3.Client
 
 	health health
@@ -74,14 +74,31 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.health.init()
-	s.work.Go(s.probe)
+	s.start(s.probe)
 	return s, nil
 }
 
 // Close ends all watches and renewals. Records stay until their etcd leases expire.
 func (s *Store) Close() error {
 	s.cancel()
+	err := s.disconnect() // and no work starts after this
 	s.work.Wait()
+	return err
+}
+
+// start runs work in the background. It reports false when the store is closed.
+func (s *Store) start(work func()) bool {
+	s.connecting.Lock()
+	defer s.connecting.Unlock()
+	if s.ctx.Err() != nil {
+		return false
+	}
+	s.work.Go(work)
+	return true
+}
+
+// disconnect closes the client. The next request makes a new one, unless the store is closed.
+func (s *Store) disconnect() error {
 	s.connecting.Lock()
 	defer s.connecting.Unlock()
 	if s.cli == nil {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -96,6 +97,9 @@ func (s *Store) probe() {
 		}
 		if s.health.probed(before, revision, err) {
 			s.log.Warn("etcd's revisions went back: it was restored or wiped; everything is read again", "revision", revision)
+		}
+		if errors.Is(err, rpctypes.ErrAuthFailed) && s.cfg.PasswordFile != "" {
+			_ = s.disconnect() // the next client reads the file again: the password may have been changed
 		}
 		pause := probeInterval
 		switch {

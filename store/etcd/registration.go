@@ -47,10 +47,14 @@ type registration struct {
 func (r *registration) start(revision int64) {
 	ctx, cancel := context.WithCancel(r.store.ctx)
 	r.cancel = cancel
-	r.store.work.Go(func() {
+	started := r.store.start(func() {
 		defer close(r.done)
 		r.run(ctx, revision)
 	})
+	if !started {
+		r.err = errClosed
+		close(r.done)
+	}
 }
 
 // run holds the record whenever something may have happened to it. revision is 0 while that of the record is unknown.

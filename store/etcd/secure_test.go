@@ -185,6 +185,14 @@ func TestPassword(t *testing.T) {
 		t.Errorf("after a restart of etcd the watch sees %+v", snap.Leases[0])
 	}
 
+	_, err = h.client.UserChangePassword(h.ctx(), "node", "new "+secret)
+	h.must(err)
+	h.must(os.WriteFile(file, []byte("new "+secret), 0o600))
+	r.Update(attrs(4))
+	if snap := <-snapshots; snap.Leases[0].PublicIP != attrs(4).PublicIP {
+		t.Errorf("after a change of the password the watch sees %+v", snap.Leases[0])
+	}
+
 	h.config = func(c *Config) { c.Username, c.Password = "node", "wrong "+secret }
 	wrong := h.open()
 	if _, err = wrong.Network(h.ctx()); err == nil {
