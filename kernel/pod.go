@@ -6,6 +6,8 @@ import (
 )
 
 var (
+	// ErrNetnsMissing says that the path of a pod's network namespace leads nowhere.
+	ErrNetnsMissing = errors.New("it does not exist")
 	// ErrHostNetns says that a pod's network namespace is the one that the program itself runs in.
 	ErrHostNetns = errors.New("it is the network namespace of the host")
 	// ErrNoNetns says that a file is no network namespace.

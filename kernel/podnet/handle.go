@@ -5,7 +5,6 @@ package podnet
 import (
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -56,15 +55,18 @@ func (h *Handle) closePod() {
 	h.pod = nil
 }
 
-// CheckNetns opens a pod's network namespace. The error wraps fs.ErrNotExist when the path leads nowhere, kernel.ErrNoNetns when it is
+// CheckNetns opens a pod's network namespace. The error wraps kernel.ErrNetnsMissing when the path leads nowhere, kernel.ErrNoNetns when it is
 // something else, and kernel.ErrHostNetns when it is the host's own.
 func (h *Handle) CheckNetns(path string) error {
 	if h.pod != nil && h.pod.path == path {
 		return nil
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || path == "" {
+		return fmt.Errorf("network namespace %q: %w", path, kernel.ErrNetnsMissing)
+	}
 	if err != nil {
-		return fmt.Errorf("open network namespace: %w", &os.PathError{Op: "open", Path: path, Err: err})
+		return fmt.Errorf("open network namespace %s: %w", path, err)
 	}
 	if err := h.checkNetns(fd); err != nil {
 		_ = unix.Close(fd)

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/twill-cni/twill/failpoint"
 	"github.com/twill-cni/twill/kernel"
 )
 
@@ -38,6 +39,7 @@ func (h *Handle) CreatePair(netns string, p kernel.PodPair) error {
 	if err != nil {
 		return err
 	}
+	failpoint.Hit("add-pair-unmarked")
 	if err := h.markPair(p); err != nil {
 		_, rmErr := h.RemovePair(p.HostLink, p.Owner)
 		return errors.Join(err, rmErr)

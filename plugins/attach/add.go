@@ -77,8 +77,8 @@ func (a *add) isThere(hostLink string) bool {
 	return err != nil || slices.ContainsFunc(links, func(l kernel.PodLink) bool { return l.Name == hostLink })
 }
 
-// did notes how the step that just succeeded is undone.
-func (a *add) did(undo func(context.Context) error) { a.undo = append(a.undo, undo) }
+// onFailure notes how a step is undone. What undoes a step also copes with one that failed or did not begin.
+func (a *add) onFailure(undo func(context.Context) error) { a.undo = append(a.undo, undo) }
 
 func (a *add) rollBack(ctx context.Context) error {
 	var errs []error
@@ -107,10 +107,10 @@ func (a *add) run(ctx context.Context, entry Entry) (Result, error) {
 		return Result{}, err
 	}
 	if len(a.record.PortMappings) > 0 {
+		a.onFailure(func(ctx context.Context) error { return a.HostPorts.Remove(ctx, a.record.mappings()) })
 		if err := a.HostPorts.Add(ctx, a.record.mappings()); err != nil {
 			return Result{}, err
 		}
-		a.did(func(ctx context.Context) error { return a.HostPorts.Remove(ctx, a.record.mappings()) })
 	}
 	failpoint.Hit("add-hostports")
 	if err := a.Kernel.Announce(a.req.Netns, pair.HostLink, pod); err != nil {
@@ -126,7 +126,7 @@ func (a *add) run(ctx context.Context, entry Entry) (Result, error) {
 
 func (a *add) lease(ctx context.Context, entry Entry) (Lease, error) {
 	// A delegated plugin that fails may have made something; so may one that was killed. Releasing nothing is no error.
-	a.did(func(ctx context.Context) error { return a.IPAM.Release(ctx, a.req.Owner) })
+	a.onFailure(func(ctx context.Context) error { return a.IPAM.Release(ctx, a.req.Owner) })
 	lease, err := a.IPAM.Allocate(ctx, a.req)
 	if err != nil {
 		return Lease{}, err
@@ -166,9 +166,9 @@ func (a *add) link(entry Entry, pod kernel.PodConfig, lease Lease) (kernel.PodPa
 	if !cfg.Bandwidth.IsZero() {
 		shape := kernel.PodShape{Device: a.record.Shaper, MTU: pair.MTU, Ingress: cfg.Bandwidth.Ingress, Egress: cfg.Bandwidth.Egress}
 		if a.record.Shaper != "" {
-			a.did(func(context.Context) error {
+			a.onFailure(func(context.Context) error {
 				_, err := a.Kernel.Unshape(a.record.Shaper, pair.Owner)
-				return err
+				return notForeign(err)
 			})
 		}
 		if err := a.Kernel.Shape(pair.HostLink, pair.Owner, shape); err != nil {
@@ -201,9 +201,9 @@ func (a *add) createPair(entry Entry, pair *kernel.PodPair) error {
 			return err
 		}
 	}
-	a.did(func(context.Context) error {
+	a.onFailure(func(context.Context) error {
 		_, err := a.Kernel.RemovePair(pair.HostLink, pair.Owner)
-		return err
+		return notForeign(err)
 	})
 	return nil
 }

@@ -4,13 +4,13 @@ package main
 
 import (
 	"errors"
-	"io/fs"
 
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/twill-cni/twill/ipam"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/plugins/attach"
+	"github.com/twill-cni/twill/plugins/delegate"
 	"github.com/twill-cni/twill/plugins/hostport"
 	"github.com/twill-cni/twill/plugins/netconf"
 )
@@ -42,7 +42,7 @@ var codes = []struct {
 	{kernel.ErrNoBridge, types.ErrInvalidNetworkConfig},
 	{kernel.ErrHostNetns, types.ErrInvalidNetNS},
 	{kernel.ErrNoNetns, types.ErrInvalidNetNS},
-	{fs.ErrNotExist, types.ErrUnknownContainer},
+	{kernel.ErrNetnsMissing, types.ErrUnknownContainer},
 }
 
 // coded is an error whose code is known where it arises.
@@ -61,7 +61,7 @@ func cniError(err error) error {
 		return nil
 	}
 	var c coded
-	var theirs *types.Error
+	var theirs *delegate.Error
 	switch {
 	case errors.Is(err, netconf.ErrSyntax):
 		return types.NewError(types.ErrDecodingFailure, err.Error(), "")

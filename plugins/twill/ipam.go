@@ -10,12 +10,14 @@ import (
 	"os"
 	"slices"
 
+	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 
 	"github.com/twill-cni/twill/ipam"
 	"github.com/twill-cni/twill/ipam/filestore"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/plugins/attach"
+	"github.com/twill-cni/twill/plugins/delegate"
 	"github.com/twill-cni/twill/plugins/netconf"
 )
 
@@ -23,9 +25,9 @@ import (
 const localIPAM = "twill-ipam"
 
 // openIPAM returns what gives out the network's addresses.
-func openIPAM(cfg *netconf.Config) (attach.IPAM, error) {
+func openIPAM(cfg *netconf.Config, args *skel.CmdArgs) (attach.IPAM, error) {
 	if cfg.IPAM != localIPAM {
-		return delegated{plugin: cfg.IPAM, netconf: cfg.Raw}, nil
+		return delegate.Plugin{Name: cfg.IPAM, Netconf: cfg.Raw, Path: args.Path, Netns: args.Netns, Args: args.Args}, nil
 	}
 	parsed, err := ipam.ParseConfig(cfg.Raw)
 	if err != nil {
@@ -107,3 +109,18 @@ func (l local) Retain(ctx context.Context, valid []kernel.PodOwner) error {
 	_, err := l.store.Retain(ctx, owners)
 	return err
 }
+
+// broken stands for an IPAM that could not be opened.
+type broken struct{ err error }
+
+func (b broken) Allocate(context.Context, attach.Request) (attach.Lease, error) {
+	return attach.Lease{}, b.err
+}
+
+func (b broken) Release(context.Context, kernel.PodOwner) error { return b.err }
+
+func (b broken) Check(context.Context, kernel.PodOwner, []netip.Prefix) error { return b.err }
+
+func (b broken) Status(context.Context) error { return b.err }
+
+func (b broken) Retain(context.Context, []kernel.PodOwner) error { return b.err }

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 
@@ -23,9 +24,8 @@ import (
 var version = "dev"
 
 func main() {
-	funcs := skel.CNIFuncs{Add: verb(netconf.Parse, add), Del: verb(netconf.ParseForRemoval, del), Check: verb(netconf.Parse, check),
-		GC: verb(netconf.ParseForRemoval, gc), Status: verb(netconf.Parse, status)}
-	err := skel.PluginMainFuncsWithError(funcs, cniversion.PluginSupports("0.4.0", "1.0.0", "1.1.0"), "CNI plugin twill "+version)
+	err := skel.PluginMainFuncsWithError(skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status},
+		cniversion.PluginSupports("0.4.0", "1.0.0", "1.1.0"), "CNI plugin twill "+version)
 	if err == nil {
 		return
 	}
@@ -35,56 +35,121 @@ func main() {
 	os.Exit(1)
 }
 
-// verb makes a CNI callback: it parses what the runtime passes, opens what the plugin works on and turns the error into the
-// specification's.
-func verb(parse func([]byte) (*netconf.Config, error), do func(context.Context, *attach.Plugin, attach.Request) error) func(*skel.CmdArgs) error {
-	return func(args *skel.CmdArgs) error {
-		err := func() error {
-			cfg, err := parse(args.StdinData)
-			if err != nil {
-				return withCode(types.ErrInvalidNetworkConfig, err)
-			}
-			req := attach.Request{Owner: kernel.PodOwner{ContainerID: args.ContainerID, IfName: args.IfName}, Netns: args.Netns, Config: cfg}
-			if req.Args, err = netconf.ParseArgs(args.Args); err != nil && os.Getenv("CNI_COMMAND") != "DEL" {
-				return withCode(types.ErrInvalidEnvironmentVariables, err)
-			}
-			handle, err := podnet.Open()
-			if err != nil {
-				return err
-			}
-			defer handle.Close()
-			addresses, err := openIPAM(cfg)
-			if err != nil {
-				return err
-			}
-			ports := &hostPorts{}
-			defer ports.close()
-			p := &attach.Plugin{Kernel: handle, Records: record.Open(cfg.RunDir, cfg.Name), IPAM: addresses, HostPorts: ports}
-			return do(context.Background(), p, req)
-		}()
+// call is what a verb works with.
+type call struct {
+	plugin  *attach.Plugin
+	req     attach.Request
+	handle  *podnet.Handle
+	ports   *hostPorts
+	ipamErr error // why there is no IPAM
+}
+
+// open parses what the runtime passes and opens what the plugin works on.
+func open(args *skel.CmdArgs, parse func([]byte) (*netconf.Config, error)) (*call, error) {
+	cfg, err := parse(args.StdinData)
+	if err != nil {
+		return nil, withCode(types.ErrInvalidNetworkConfig, err)
+	}
+	handle, err := podnet.Open()
+	if err != nil {
+		return nil, err
+	}
+	c := &call{handle: handle, ports: &hostPorts{}}
+	c.req = attach.Request{Owner: kernel.PodOwner{ContainerID: args.ContainerID, IfName: args.IfName}, Netns: args.Netns, Config: cfg}
+	c.plugin = &attach.Plugin{Kernel: handle, Records: record.Open(cfg.RunDir, cfg.Name), HostPorts: c.ports}
+	c.plugin.IPAM, c.ipamErr = openIPAM(cfg, args)
+	return c, nil
+}
+
+func (c *call) close() {
+	c.ports.close()
+	c.handle.Close()
+}
+
+// openStrict opens for the verbs that go by the configuration and by CNI_ARGS.
+func openStrict(args *skel.CmdArgs) (*call, error) {
+	c, err := open(args, netconf.Parse)
+	if err != nil {
+		return nil, err
+	}
+	if c.req.Args, err = netconf.ParseArgs(args.Args); err != nil {
+		err = withCode(types.ErrInvalidEnvironmentVariables, err)
+	}
+	if err = errors.Join(err, c.ipamErr); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// openForRemoval opens for the verbs that remove. They do what they can also with an IPAM configuration that cannot be used.
+func openForRemoval(args *skel.CmdArgs) (*call, error) {
+	c, err := open(args, netconf.ParseForRemoval)
+	if err == nil && c.ipamErr != nil {
+		c.plugin.IPAM = broken{c.ipamErr}
+	}
+	return c, err
+}
+
+func add(args *skel.CmdArgs) error {
+	c, err := openStrict(args)
+	if err != nil {
 		return cniError(err)
 	}
-}
-
-func add(ctx context.Context, p *attach.Plugin, req attach.Request) error {
-	result, err := p.Add(ctx, req)
+	defer c.close()
+	if err := toOwner(c.req.Owner).Validate(); err != nil {
+		return cniError(withCode(types.ErrInvalidEnvironmentVariables, err))
+	}
+	ctx := context.Background()
+	result, err := c.plugin.Add(ctx, c.req)
 	if err != nil {
-		return err
+		return cniError(err)
 	}
 	out, err := json.Marshal(result)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = os.Stdout.Write(append(out, '\n'))
 	}
-	_, err = os.Stdout.Write(append(out, '\n'))
-	return err
+	if err != nil { // the runtime will never know the pod's addresses
+		return cniError(withCode(types.ErrIOFailure, errors.Join(fmt.Errorf("print result: %w", err), c.plugin.Del(ctx, c.req))))
+	}
+	return nil
 }
 
-func del(ctx context.Context, p *attach.Plugin, req attach.Request) error { return p.Del(ctx, req) }
-
-func check(ctx context.Context, p *attach.Plugin, req attach.Request) error { return p.Check(ctx, req) }
-
-func gc(ctx context.Context, p *attach.Plugin, req attach.Request) error {
-	return p.GC(ctx, req.Config)
+func del(args *skel.CmdArgs) error {
+	c, err := openForRemoval(args)
+	if err != nil {
+		return cniError(err)
+	}
+	defer c.close()
+	return cniError(c.plugin.Del(context.Background(), c.req))
 }
 
-func status(ctx context.Context, p *attach.Plugin, _ attach.Request) error { return p.Status(ctx) }
+func check(args *skel.CmdArgs) error {
+	c, err := openStrict(args)
+	if err != nil {
+		return cniError(err)
+	}
+	defer c.close()
+	return cniError(c.plugin.Check(context.Background(), c.req))
+}
+
+func gc(args *skel.CmdArgs) error {
+	c, err := openForRemoval(args)
+	if err != nil {
+		return cniError(err)
+	}
+	defer c.close()
+	return cniError(c.plugin.GC(context.Background(), c.req.Config))
+}
+
+func status(args *skel.CmdArgs) error {
+	c, err := openStrict(args)
+	if err != nil {
+		return cniError(err)
+	}
+	defer c.close()
+	if err := c.plugin.Status(context.Background()); err != nil {
+		return types.NewError(types.ErrPluginNotAvailable, err.Error(), "")
+	}
+	return nil
+}
