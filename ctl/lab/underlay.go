@@ -70,10 +70,32 @@ func (l *Lab) makeUnderlay() error {
 	if err := h.LinkAdd(br); err != nil {
 		return fmt.Errorf("make the underlay's bridge: %w", err)
 	}
+	if err := l.setSysctls(l.Underlay(), bridge); err != nil {
+		return fmt.Errorf("make the underlay's bridge: %w", err)
+	}
 	if err := l.addrs(h, br, gatewayV4, gatewayV6); err != nil {
 		return fmt.Errorf("set the underlay's addresses: %w", err)
 	}
 	return errors.Join(linkUp(h, "lo"), linkUp(h, bridge))
+}
+
+// setSysctls makes the namespace a router. For IPv6, a router asks for neighbours from its link-local address, which must be
+// usable from the first packet: no duplicate address detection, as if the machine had been up for a while. A machine without IPv6
+// has no such settings.
+func (l *Lab) setSysctls(ns netns.Namespace, link string) error {
+	sysctls := map[string]string{}
+	if l.options.Family.V4() {
+		sysctls["ipv4/ip_forward"] = "1"
+	}
+	if l.options.Family.V6() {
+		sysctls["ipv6/conf/all/forwarding"], sysctls["ipv6/conf/"+link+"/accept_dad"] = "1", "0"
+	}
+	for key, value := range sysctls {
+		if err := ns.Sysctl(key, value); err != nil {
+			return fmt.Errorf("set %s: %w", key, err)
+		}
+	}
+	return nil
 }
 
 // plugIn makes the node's namespace and its cable to the bridge.
@@ -81,12 +103,10 @@ func (n *Node) plugIn() error {
 	if err := claim(n.ns, n.dir(), n.makeDirs); err != nil {
 		return err
 	}
-	for key, value := range map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"} {
-		if err := n.ns.Sysctl(key, value); err != nil {
-			return fmt.Errorf("set %s: %w", key, err)
-		}
-	}
 	if err := n.addCable(); err != nil {
+		return err
+	}
+	if err := n.lab.setSysctls(n.ns, uplink); err != nil {
 		return err
 	}
 	h, err := handle(n.ns)

@@ -29,11 +29,11 @@ func (r *Report) Write(w io.Writer, colours bool) error {
 			if len(probes) == 0 {
 				continue
 			}
-			p.line(p.paint(bold, fmt.Sprintf("%s, %s (round trip in ms: fastest / mean)", t.title, family)))
+			title := t.title + ", " + family
 			if t.kind == PodToGateway {
-				p.list(probes)
+				p.list(title, probes)
 			} else {
-				p.grid(probes)
+				p.grid(title, probes)
 			}
 			p.line("")
 		}
@@ -72,8 +72,16 @@ func pad(text string, width int) string {
 	return text + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(text)))
 }
 
+// title prints a table's title, and what its numbers are.
+func (p *printer) title(text string, times bool) {
+	if times {
+		text += " (round trip in ms: fastest / mean)"
+	}
+	p.line(p.paint(bold, text))
+}
+
 // grid prints a row for each source and a column for each target.
-func (p *printer) grid(probes []Probe) {
+func (p *printer) grid(title string, probes []Probe) {
 	var rows, columns []string
 	cells := map[[2]string]Probe{}
 	label, width := 0, 0
@@ -90,6 +98,7 @@ func (p *printer) grid(probes []Probe) {
 	}
 	slices.SortStableFunc(columns, func(a, b string) int { return slices.Index(rows, a) - slices.Index(rows, b) })
 	times := len(columns) <= wide
+	p.title(title, times)
 	if times {
 		head := pad("", label)
 		for _, column := range columns {
@@ -117,7 +126,8 @@ func (p *printer) grid(probes []Probe) {
 }
 
 // list prints a line for each probe.
-func (p *printer) list(probes []Probe) {
+func (p *printer) list(title string, probes []Probe) {
+	p.title(title, true)
 	from, address := 0, 0
 	for _, probe := range probes {
 		from, address = max(from, len(probe.From)), max(address, len(probe.Address.String()))
