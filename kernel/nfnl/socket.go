@@ -126,6 +126,9 @@ func (s *Socket) acknowledge(first, last uint32) error {
 	var refused error
 	for {
 		b, err := s.receive()
+		if errors.Is(err, unix.ENOBUFS) {
+			continue // more errors than the receive buffer holds, of which the first are still there
+		}
 		if errors.Is(err, unix.EAGAIN) && refused != nil {
 			return refused
 		}
@@ -149,7 +152,7 @@ func (s *Socket) acknowledge(first, last uint32) error {
 // drain throws away answers that are still queued, so that the next request reads its own.
 func (s *Socket) drain(result error) error {
 	for {
-		if _, err := s.receive(); err != nil {
+		if _, err := s.receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return result
 		}
 	}

@@ -91,7 +91,7 @@ func encodeAddr(d kernel.Datum, size int) (from, to string, err error) {
 		prefix = netip.PrefixFrom(d.Addr, d.Addr.BitLen())
 	}
 	addr := prefix.Masked().Addr()
-	if !prefix.IsValid() || addr.BitLen() != size*8 || addr.Zone() != "" {
+	if !prefix.IsValid() || addr.BitLen() != size*8 || d.Addr.Zone() != "" {
 		return "", "", fmt.Errorf("want an address of %d bits, have %q", size*8, d.Addr)
 	}
 	b := addr.AsSlice()

@@ -13,7 +13,8 @@
 // rules. Whatever has to happen (make a table, change one element, repair a rule that somebody removed, recognise
 // everything after a restart) is the difference of two images, worked out by one function, plan, and committed as one
 // nf_tables transaction, so that packets meet the old rules or the new ones and nothing else. Chains stay hooked and sets keep
-// their elements unless their own shape changes. An element costs what an element costs, however large its set.
+// their elements unless their own shape changes. An element costs what an element costs, however large its set. Only a new
+// interval set is filled in a transaction of its own before the one that brings it into use; see prepare for the kernel's reason.
 //
 // # How a restarted daemon recognises its tables
 //

@@ -139,7 +139,7 @@ func (h *Handle) apply(id tableID, want *image, extra []step) error {
 			}
 		}
 		delete(h.known, id)
-		err = h.commit(id, gen, append(plan(id, have, want), extra...))
+		err = h.replace(id, gen, have, want, extra)
 		switch {
 		case err == nil:
 			if extra == nil {
@@ -152,6 +152,19 @@ func (h *Handle) apply(id tableID, want *image, extra []step) error {
 		}
 	}
 	return fmt.Errorf("sync table %s: other programs changed nftables during each of %d attempts: %w", id.name, attempts, err)
+}
+
+// replace commits what turns have into want.
+func (h *Handle) replace(id tableID, gen uint32, have, want *image, extra []step) error {
+	if first := prepare(id, have, want); len(first) > 0 {
+		if err := h.commit(id, gen, first); err != nil {
+			return err
+		}
+		if gen != 0 {
+			gen = successor(gen)
+		}
+	}
+	return h.commit(id, gen, append(plan(id, have, want), extra...))
 }
 
 // list reads the table as one consistent image, together with the generation that it is of. The elements of sets that want
@@ -168,7 +181,7 @@ func (h *Handle) list(id tableID, want *image) (*image, uint32, error) {
 	}
 	for name, old := range have.sets {
 		set := want.sets[name]
-		if !foreign(name) || old.setSpec == set.setSpec || !old.compatible(set.setSpec) {
+		if !foreign(name) || old.sameShape(set.setSpec) || !old.compatible(set.setSpec) {
 			continue
 		}
 		if set.elements, err = readElements(h.socket, id, name, old.setSpec); err != nil {
@@ -180,12 +193,6 @@ func (h *Handle) list(id tableID, want *image) (*image, uint32, error) {
 		err = kernel.ErrStale
 	}
 	return have, after, err
-}
-
-// compatible reports whether a set of spec s can take the elements of one of spec o.
-func (s setSpec) compatible(o setSpec) bool {
-	s.size, s.userData = o.size, o.userData
-	return s == o
 }
 
 // isConflict reports whether an error can come from a plan that was made from outdated knowledge.

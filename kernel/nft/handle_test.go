@@ -176,7 +176,6 @@ func TestChangesOfTheTable(t *testing.T) {
 			t.Chains[chain("filter")].Rules[9].Exprs[0] = kernel.Lookup{Fields: []kernel.Field{kernel.FieldMark}, Set: "markings"}
 		},
 		"set size":       func(t *kernel.Table) { t.Sets[index("marks")].Size = 64 },
-		"set comment":    func(t *kernel.Table) { t.Sets[index("pairs")].Comment = "new" },
 		"rules swapped":  func(t *kernel.Table) { r := t.Chains[chain("filter")].Rules; r[1], r[2] = r[2], r[1] },
 		"rule comment":   func(t *kernel.Table) { t.Chains[chain("post")].Rules[0].Comment = "other" },
 		"chain priority": func(t *kernel.Table) { t.Chains[chain("post")].Hook.Priority = 101 },
@@ -219,7 +218,7 @@ func TestForeignElementsSurvive(t *testing.T) {
 	tests := map[string]func(*kernel.Table){
 		"rule changes":            func(t *kernel.Table) { t.Chains[3].Rules = t.Chains[3].Rules[:1] },
 		"another set changes":     func(t *kernel.Table) { t.Sets[6].Size = 64 },
-		"comment of the set":      func(t *kernel.Table) { t.Sets[7].Comment = "host ports" },
+		"size of the set":         func(t *kernel.Table) { t.Sets[7].Size = 100 },
 		"everything else is gone": func(t *kernel.Table) { t.Chains, t.Sets = nil, t.Sets[7:] },
 	}
 	for name, change := range tests {
@@ -331,6 +330,16 @@ func TestManyElements(t *testing.T) {
 	if err != nil || len(got) != 50_000 {
 		t.Errorf("%d elements, error %v", len(got), err)
 	}
+}
+
+// TestCommentsAreNotWorthAWrite changes comments that the kernel cannot change in place.
+func TestCommentsAreNotWorthAWrite(t *testing.T) {
+	h, log := open(t)
+	syncTables(t, h, everything())
+	table := everything()
+	table.Sets[0].Comment, table.Chains[0].Comment = "new", "new"
+	syncTables(t, h, table)
+	wantWrites(t, log, 1)
 }
 
 // TestSyncWhileOthersWrite has another program change its own table a thousand times a second.

@@ -21,7 +21,7 @@ type image struct {
 	chains map[string]*chain
 }
 
-// set is a set or a map. Two sets of equal setSpec can hold each other's elements.
+// set is a set or a map.
 type set struct {
 	setSpec
 	foreign  bool // its elements are nobody's business but their writer's
@@ -38,6 +38,19 @@ type setSpec struct {
 	size     uint32
 	fields   string // sizes of a concatenation's parts, one byte each, when they are ranges
 	userData string // what nft stores for its listing: byte order and comment
+}
+
+// sameShape reports whether a set of spec s can stand for one of spec o. A comment alone does not count: it cannot be changed on a
+// set that is there, and is not worth making it again.
+func (s setSpec) sameShape(o setSpec) bool {
+	s.userData = o.userData
+	return s == o
+}
+
+// compatible reports whether a set of spec s can take the elements of one of spec o.
+func (s setSpec) compatible(o setSpec) bool {
+	s.size = o.size
+	return s.sameShape(o)
 }
 
 // elementKey is the range [from, to] in network form, both ends inclusive.

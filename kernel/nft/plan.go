@@ -41,6 +41,27 @@ func plan(id tableID, actual, desired *image) []step {
 	return p.steps
 }
 
+// prepare returns a transaction to be committed before the one of plan, and enters into actual what it makes: interval sets
+// that are new in a table in use. Such a set's elements become visible to packets a moment after the rules that look them
+// up, in the step of nf_tables_commit that follows the switch of generations (nft_set_ops.commit), so that a few packets would
+// meet an empty set. Filled in a transaction of its own, while no rule refers to it, the set is complete when it is needed. An
+// interval set that changes its shape and keeps its name cannot be had that way.
+func prepare(id tableID, actual, desired *image) []step {
+	if len(actual.chains) == 0 {
+		return nil
+	}
+	early := &image{exists: true, sets: make(map[string]*set)}
+	for name, s := range desired.sets {
+		if actual.sets[name] == nil && s.flags&unix.NFT_SET_INTERVAL != 0 && s.dataType != unix.NFT_DATA_VERDICT {
+			early.sets[name], actual.sets[name] = s, s
+		}
+	}
+	p := planner{id: id, actual: &image{}, desired: early}
+	p.addSets()
+	p.addElements()
+	return p.steps
+}
+
 type planner struct {
 	id              tableID
 	actual, desired *image
@@ -74,7 +95,7 @@ func (p *planner) dropsChain(name string) bool {
 // dropsSet reports whether the set, which is there, has to go, for good or to be made again in another shape.
 func (p *planner) dropsSet(name string) bool {
 	want := p.desired.sets[name]
-	return want == nil || p.actual.sets[name].setSpec != want.setSpec
+	return want == nil || !p.actual.sets[name].sameShape(want.setSpec)
 }
 
 // makesSet reports whether the desired set has to be made.
