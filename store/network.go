@@ -119,7 +119,7 @@ func parseBackend(raw json.RawMessage) (string, json.RawMessage, error) {
 		return "", nil, fmt.Errorf("Backend: %w", err)
 	}
 	if b.Type == nil || *b.Type == "" {
-		return "", nil, errors.New("Backend.Type is missing")
+		return "", nil, errors.New("no Backend.Type is given")
 	}
 	return strings.ToLower(*b.Type), raw, nil
 }

@@ -135,16 +135,11 @@ func TestTLS(t *testing.T) {
 	h.eventually("the record is back", func() bool { return h.record(name) != nil })
 }
 
-func TestPassword(t *testing.T) {
-	const secret = "correct horse battery staple"
-	h := newHarness(t, func(h *harness) {
-		h.prepare = func(c *embed.Config) { c.AuthTokenTTL = 1 } // seconds
-	})
-	var log lines
-	h.log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	h.SetNetwork(storetest.Config4)
-	for user, password := range map[string]string{"root": "root", "node": secret} {
-		_, err := h.client.UserAdd(h.ctx(), user, password)
+// enableAuth switches authentication on, with a user "node" that may only use the prefix, and goes on as root.
+func (h *harness) enableAuth(password string) {
+	h.t.Helper()
+	for user, word := range map[string]string{"root": "root", "node": password} {
+		_, err := h.client.UserAdd(h.ctx(), user, word)
 		h.must(err)
 	}
 	_, err := h.client.RoleAdd(h.ctx(), "twill")
@@ -162,6 +157,17 @@ func TestPassword(t *testing.T) {
 	h.must(err)
 	h.admin.Username, h.admin.Password = "root", "root"
 	h.connect()
+}
+
+func TestPassword(t *testing.T) {
+	const secret = "correct horse battery staple"
+	h := newHarness(t, func(h *harness) {
+		h.prepare = func(c *embed.Config) { c.AuthTokenTTL = 1 } // seconds
+	})
+	var log lines
+	h.log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	h.SetNetwork(storetest.Config4)
+	h.enableAuth(secret)
 
 	file := filepath.Join(h.dir, "password")
 	h.must(os.WriteFile(file, []byte(secret+"\n"), 0o600))
@@ -185,7 +191,7 @@ func TestPassword(t *testing.T) {
 		t.Errorf("after a restart of etcd the watch sees %+v", snap.Leases[0])
 	}
 
-	_, err = h.client.UserChangePassword(h.ctx(), "node", "new "+secret)
+	_, err := h.client.UserChangePassword(h.ctx(), "node", "new "+secret)
 	h.must(err)
 	h.must(os.WriteFile(file, []byte("new "+secret), 0o600))
 	r.Update(attrs(4))
