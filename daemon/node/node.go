@@ -79,7 +79,7 @@ type Report struct {
 	Rejected int // records and peers that were skipped
 }
 
-// Options are what a Node works with. All but Tables, Forwarding, Housekeeping and Observer are needed.
+// Options are what a Node works with. All but Tables, BridgeMAC, Forwarding, Housekeeping and Observer are needed.
 type Options struct {
 	Store     store.Store
 	Dataplane Dataplane
@@ -95,6 +95,8 @@ type Options struct {
 
 	// Tables returns the nftables tables that belong to the node.
 	Tables func(store.Network, store.Subnets) []kernel.Table
+	// BridgeMAC returns the address of the bridge that is there, which pods know; zero when there is none. It is kept.
+	BridgeMAC func(context.Context) (kernel.MAC, error)
 	// Forwarding makes sure that the kernel forwards packets of these families.
 	Forwarding func(ipv4, ipv6 bool) error
 	// Housekeeping runs with every full resync; what is left of dead pods is cleared here. Its error is logged.

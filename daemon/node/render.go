@@ -23,7 +23,7 @@ func (s *server) render(snap store.Snapshot) (kernel.State, []store.Reject, erro
 		return kernel.State{}, snap.Rejected, err
 	}
 	state := kernel.State{
-		Links:     append(links, bridge(self.Subnets(), mtu)),
+		Links:     append(links, s.bridge(self.Subnets(), mtu)),
 		Fragments: fragments,
 	}
 	if s.n.opts.Tables != nil {
@@ -33,10 +33,11 @@ func (s *server) render(snap store.Snapshot) (kernel.State, []store.Reject, erro
 }
 
 // bridge returns the link that pods hang on. Plugins make it when they are faster; here it is kept.
-func bridge(subnets store.Subnets, mtu int) kernel.Link {
+func (s *server) bridge(subnets store.Subnets, mtu int) kernel.Link {
 	link := kernel.Link{
 		Name:   Bridge,
 		MTU:    mtu,
+		MAC:    s.bridgeMAC,
 		Up:     true,
 		Bridge: &kernel.Bridge{PortAliasPrefix: kernel.PodLinkAliasPrefix, Hairpin: true},
 	}
@@ -44,6 +45,9 @@ func bridge(subnets store.Subnets, mtu int) kernel.Link {
 		if subnet.IsValid() {
 			link.Addresses = append(link.Addresses, Gateway(subnet))
 		}
+	}
+	if link.MAC.IsZero() {
+		link.MAC = kernel.BridgeMAC(link.Name, link.Addresses)
 	}
 	return link
 }

@@ -15,9 +15,11 @@ type server struct {
 	backend Backend
 	uplink  kernel.Uplink // as it was last found
 	attrs   store.Attributes
-	reg     store.Registration
-	told    told
-	watcher *watcher
+
+	bridgeMAC kernel.MAC // of a bridge that was there at the start; zero for none
+	reg       store.Registration
+	told      told
+	watcher   *watcher
 }
 
 // start reads the network configuration and fits the backend and the uplink to it. It changes nothing outside. It returns nil
@@ -39,6 +41,11 @@ func (n *Node) start(ctx context.Context) (*server, error) {
 	}
 	if s.attrs, err = s.backend.Attributes(s.uplink); err != nil {
 		return nil, err
+	}
+	if n.opts.BridgeMAC != nil {
+		if s.bridgeMAC, err = n.opts.BridgeMAC(ctx); err != nil {
+			return nil, fmt.Errorf("read bridge %s: %w", Bridge, err)
+		}
 	}
 	n.opts.Log.Info("found the uplink", "link", s.uplink.Name, "mtu", s.uplink.MTU,
 		"publicIP", s.attrs.PublicIP, "publicIPv6", s.attrs.PublicIPv6)

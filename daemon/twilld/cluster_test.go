@@ -5,8 +5,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -223,6 +225,106 @@ func (c *cluster) eventually(what string, amiss func() string) {
 	}
 }
 
+// read returns the content of one of the node's files, or why it cannot be read.
+func (n *testNode) read(name string) string {
+	data, err := os.ReadFile(n.file(name))
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+// run1 runs twilld to its end and returns what it prints.
+func (n *testNode) run1(extra ...string) (string, error) {
+	var out []byte
+	err := n.run(func() (err error) {
+		cmd := exec.Command(os.Args[0], n.args(extra...)...)
+		cmd.Env = append(os.Environ(), asDaemon+"=1")
+		out, err = cmd.CombinedOutput()
+		return err
+	})
+	return string(out), err
+}
+
+func (n *testNode) cleanup() string {
+	n.c.t.Helper()
+	out, err := n.run1("--cleanup")
+	if err != nil {
+		n.c.t.Fatalf("clean up: %v: %s", err, out)
+	}
+	return out
+}
+
+// gateways returns the addresses of the node's bridge as subnet.env has them.
+func (n *testNode) gateways() []string {
+	var addrs []string
+	for line := range strings.Lines(n.read("subnet.env")) {
+		if _, value, ok := strings.Cut(line, "SUBNET="); ok {
+			addr, _, _ := strings.Cut(value, "/")
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}
+
+// eventuallyReach waits until each family's datagrams go from one node to the other's bridge and back.
+func (c *cluster) eventuallyReach(from, to *testNode) {
+	c.t.Helper()
+	gateways := to.gateways()
+	if len(gateways) == 0 {
+		c.t.Fatalf("%s has no subnet.env", to.name)
+	}
+	for _, gateway := range gateways {
+		c.eventually(from.name+" reaches "+gateway, func() string { return from.reaches(to, gateway) })
+	}
+}
+
+// reaches sends a datagram to an address of the other node, which sends it back. It returns what went wrong.
+func (n *testNode) reaches(o *testNode, addr string) string {
+	var echo net.PacketConn
+	err := o.run(func() (err error) {
+		echo, err = net.ListenPacket("udp", net.JoinHostPort(addr, "0"))
+		return err
+	})
+	if err != nil {
+		return err.Error()
+	}
+	defer echo.Close()
+	conn, err := n.dial(context.Background(), "udp", echo.LocalAddr().String())
+	if err != nil {
+		return err.Error()
+	}
+	defer conn.Close()
+	deadline := time.Now().Add(500 * time.Millisecond)
+	buf := make([]byte, 16)
+	if err := errors.Join(echo.SetDeadline(deadline), conn.SetDeadline(deadline)); err != nil {
+		return err.Error()
+	}
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		return err.Error()
+	}
+	_, source, err := echo.ReadFrom(buf)
+	if err != nil {
+		return n.name + " to " + o.name + ": " + err.Error()
+	}
+	if _, err := echo.WriteTo(buf, source); err != nil {
+		return err.Error()
+	}
+	if _, err := conn.Read(buf); err != nil {
+		return o.name + " back to " + n.name + ": " + err.Error()
+	}
+	return ""
+}
+
+// dial opens a connection from inside the namespace.
+func (s *netspace) dial(_ context.Context, network, address string) (conn net.Conn, err error) {
+	err = s.run(func() error {
+		conn, err = net.DialTimeout(network, address, 2*time.Second)
+		return err
+	})
+	return conn, err
+}
+
 // lockedBuffer is a bytes.Buffer for several goroutines.
 type lockedBuffer struct {
 	mu  sync.Mutex
@@ -284,22 +386,45 @@ func (s *netspace) do(f func() error) {
 }
 
 // ip runs ip(8), the second opinion on what the kernel holds, and returns what it prints.
-func (s *netspace) ip(args string) string {
+func (s *netspace) ip(args string) string { s.t.Helper(); return s.output("ip " + args) }
+
+func (s *netspace) nft(args string) string { s.t.Helper(); return s.output("nft " + args) }
+
+// fdb returns the entries that name a tunnel's end.
+func (s *netspace) fdb() string {
 	s.t.Helper()
-	out, err := s.tryIP(args)
-	if err != nil {
-		s.t.Fatalf("ip %s: %v: %s", args, err, out)
+	var entries []string
+	for line := range strings.Lines(s.output("bridge fdb show")) {
+		if strings.Contains(line, "dst ") {
+			entries = append(entries, line)
+		}
 	}
-	return out
+	return strings.Join(entries, "")
 }
 
-func (s *netspace) tryIP(args string) (string, error) {
+// command runs a program, ip(8) unless the command starts with another one.
+func (s *netspace) command(command string) {
+	s.t.Helper()
+	if !strings.HasPrefix(command, "nft ") && !strings.HasPrefix(command, "bridge ") {
+		command = "ip " + command
+	}
+	s.output(command)
+}
+
+func (s *netspace) output(command string) string {
+	s.t.Helper()
+	fields := strings.Fields(command)
 	var out []byte
 	err := s.run(func() (err error) {
-		out, err = exec.Command("ip", strings.Fields(args)...).CombinedOutput()
+		out, err = exec.Command(fields[0], fields[1:]...).CombinedOutput()
 		return err
 	})
-	return string(out), err
+	// A device that is missing for the moment is an answer too.
+	if err != nil && !strings.Contains(string(out), "does not exist") && !strings.Contains(string(out), "Cannot find device") &&
+		!strings.Contains(string(out), "No such file") {
+		s.t.Fatalf("%s: %v: %s", command, err, out)
+	}
+	return string(out)
 }
 
 func up(link netlink.Link) error {

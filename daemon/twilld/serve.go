@@ -65,6 +65,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		Uplink:     func(network store.Network) (kernel.Uplink, error) { return findUplink(cfg, network) },
 		Monitor:    k.monitor,
 		Tables:     tables(cfg),
+		BridgeMAC:  k.bridgeMAC,
 		Forwarding: k.links.EnsureForwarding,
 		Observer:   metrics,
 		Jitter:     func(d time.Duration) time.Duration { return rand.N(max(d, 1)) },
@@ -181,6 +182,14 @@ func openKernels(log *slog.Logger) (kernels, error) {
 		return kernels{}, errors.Join(fmt.Errorf("open nftables: %w", err), links.Close())
 	}
 	return kernels{links, tables}, nil
+}
+
+func (k kernels) bridgeMAC(ctx context.Context) (kernel.MAC, error) {
+	link, ok, err := k.links.ReadLink(ctx, node.Bridge)
+	if err != nil || !ok || link.Bridge == nil {
+		return kernel.MAC{}, err
+	}
+	return link.MAC, nil
 }
 
 func (k kernels) close() error { return errors.Join(k.tables.Close(), k.links.Close()) }

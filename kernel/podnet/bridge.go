@@ -52,11 +52,7 @@ func orUnknown(kind string) string {
 }
 
 func (h *Handle) createBridge(want kernel.PodBridge) (link, error) {
-	seeds := []string{"bridge", want.Name}
-	for _, g := range want.Gateways {
-		seeds = append(seeds, g.String())
-	}
-	mac := kernel.StableMAC(seeds...)
+	mac := kernel.BridgeMAC(want.Name, want.Gateways)
 	var b batch
 	b.add("create bridge "+want.Name, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(0, 0, 0))
 	b.allow(unix.EEXIST) // another ADD was faster
