@@ -142,14 +142,17 @@ func (s *Socket) acknowledge(first, last uint32) error {
 			if errno := errorOf(payload); errno != 0 && refused == nil {
 				refused = &Error{Index: int(int32(h.Seq - first)), Errno: errno}
 			}
-			if h.Seq == last || h.Seq == first-1 {
+			switch h.Seq {
+			case last:
+				return refused
+			case first - 1:
 				return s.drain(refused)
 			}
 		}
 	}
 }
 
-// drain throws away answers that are still queued, so that the next request reads its own.
+// drain throws away the answers that may follow an error of the whole batch, so that the next request reads its own.
 func (s *Socket) drain(result error) error {
 	for {
 		if _, err := s.receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {

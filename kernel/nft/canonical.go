@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"bytes"
 	"encoding/binary"
 	"slices"
 
@@ -109,5 +108,5 @@ func verdictOf(a nfnl.Attr) (code int32, chain string, err error) {
 
 func appendString(out []byte, s string) []byte {
 	out = binary.BigEndian.AppendUint16(out, uint16(len(s)))
-	return append(out, bytes.Clone([]byte(s))...)
+	return append(out, s...)
 }
