@@ -55,6 +55,9 @@ func TestBridge(t *testing.T) {
 			if got := fmt.Sprint(l.Addresses); got != want || l.MTU != 1430 || !l.Up || l.Bridge == nil || !l.Bridge.Hairpin {
 				t.Errorf("bridge %+v, want addresses %s", l, want)
 			}
+			if l.Sysctls["ipv6/accept_dad"] != "0" || l.Sysctls["ipv6/accept_ra"] != "0" {
+				t.Errorf("sysctls %v: pods are not reached before duplicate address detection has ended", l.Sysctls)
+			}
 			return
 		}
 		t.Error("there is no bridge")

@@ -40,6 +40,10 @@ func (s *server) bridge(subnets store.Subnets, mtu int) kernel.Link {
 		MAC:    s.bridgeMAC,
 		Up:     true,
 		Bridge: &kernel.Bridge{PortAliasPrefix: kernel.PodLinkAliasPrefix, Hairpin: true},
+		// The kernel asks for a pod's MAC from the bridge's link-local address. Until duplicate address detection is through with that, a
+		// second or two, it does not ask, and what comes for the pod is dropped. And no pod's router advertisement
+		// turns the node's routes to itself (CVE-2020-10749).
+		Sysctls: map[string]string{"ipv6/accept_dad": "0", "ipv6/accept_ra": "0"},
 	}
 	for _, subnet := range []netip.Prefix{subnets.IPv4, subnets.IPv6} {
 		if subnet.IsValid() {
