@@ -81,7 +81,7 @@ func parseNetwork(data []byte) (n Network, err error) {
 		return n, err
 	}
 	if !n.EnableIPv4 && !n.EnableIPv6 {
-		return n, errors.New("EnableIPv4 and EnableIPv6 are both false")
+		return n, errors.New("neither EnableIPv4 nor EnableIPv6 is true")
 	}
 	if n.EnableIPv4 {
 		n.IPv4, err = parsePool(ipv4Pool, doc.Network, doc.SubnetLen, [2]json.RawMessage{doc.SubnetMin, doc.SubnetMax})
@@ -116,7 +116,7 @@ func parseBackend(raw json.RawMessage) (string, json.RawMessage, error) {
 	}
 	var b struct{ Type *string }
 	if err := json.Unmarshal(raw, &b); err != nil {
-		return "", nil, fmt.Errorf("Backend: %w", err)
+		return "", nil, fmt.Errorf("key Backend: %w", err)
 	}
 	if b.Type == nil || *b.Type == "" {
 		return "", nil, errors.New("no Backend.Type is given")

@@ -69,7 +69,7 @@ func TestParseNetworkErrors(t *testing.T) {
 		{"too long", `{"x":"` + strings.Repeat("x", MaxNetworkSize) + `"}`, "are allowed"},
 		{"no network", `{}`, "Network is missing"},
 		{"no IPv6 network", `{"Network":"10.5.0.0/16","EnableIPv6":true}`, "IPv6Network is missing"},
-		{"no family", `{"EnableIPv4":false}`, "EnableIPv4 and EnableIPv6"},
+		{"no family", `{"EnableIPv4":false}`, "neither EnableIPv4 nor EnableIPv6"},
 		{"bool", `{"EnableIPv4":"yes"}`, `EnableIPv4: "yes"`},
 		{"ignored, but wrong", `{"EnableNFTables":7,"Network":"10.5.0.0/16"}`, "EnableNFTables"},
 		{"network is no prefix", `{"Network":"10.5.0.0"}`, `Network: "10.5.0.0"`},

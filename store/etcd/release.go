@@ -24,19 +24,8 @@ func (s *Store) Release(ctx context.Context, node store.Attributes) ([]store.Sub
 		if r.lease == nil || !r.lease.SameNode(node) {
 			continue
 		}
-		err := s.do(ctx, func(ctx context.Context, cli *clientv3.Client) (int64, error) {
-			resp, err := cli.Txn(ctx).
-				If(clientv3.Compare(clientv3.ModRevision(r.key), "=", r.mod)).
-				Then(clientv3.OpDelete(r.key)).
-				Commit()
-			if err != nil {
-				return 0, err
-			}
-			if !resp.Succeeded {
-				return resp.Header.Revision, errRaced
-			}
-			return resp.Header.Revision, nil
-		})
+		unchanged := clientv3.Compare(clientv3.ModRevision(r.key), "=", r.mod)
+		_, err := s.transact(ctx, []clientv3.Cmp{unchanged}, []clientv3.Op{clientv3.OpDelete(r.key)})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("release %s: %w", r.subnets, err))
 			continue

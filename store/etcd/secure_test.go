@@ -162,7 +162,7 @@ func (h *harness) enableAuth(password string) {
 func TestPassword(t *testing.T) {
 	const secret = "correct horse battery staple"
 	h := newHarness(t, func(h *harness) {
-		h.prepare = func(c *embed.Config) { c.AuthTokenTTL = 1 } // seconds
+		h.prepare = func(c *embed.Config) { c.AuthTokenTTL, c.BcryptCost = 1, 4 } // seconds; the least
 	})
 	var log lines
 	h.log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
