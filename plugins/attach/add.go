@@ -17,7 +17,7 @@ type add struct {
 	*Plugin
 	req    Request
 	record Record
-	undo   []func(context.Context) error
+	undo   []func(context.Context) error // of what uses the lease
 }
 
 // Add attaches the pod and returns what the runtime is to know. When it fails, everything that it made is undone, in reverse;
@@ -80,6 +80,7 @@ func (a *add) isThere(hostLink string) bool {
 // onFailure notes how a step is undone. What undoes a step also copes with one that failed or did not begin.
 func (a *add) onFailure(undo func(context.Context) error) { a.undo = append(a.undo, undo) }
 
+// rollBack undoes everything but what must stay because something else could not be undone.
 func (a *add) rollBack(ctx context.Context) error {
 	var errs []error
 	for _, undo := range slices.Backward(a.undo) {
@@ -87,10 +88,14 @@ func (a *add) rollBack(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("roll back: %w", err))
 		}
 	}
-	if len(errs) == 0 {
-		errs = append(errs, a.Records.Remove(a.req.Owner))
+	if len(errs) > 0 {
+		return errors.Join(errs...) // something still uses the addresses
 	}
-	return errors.Join(errs...)
+	// A delegated plugin that fails may have made something; so may one that was killed. Releasing nothing is no error.
+	if err := a.IPAM.Release(ctx, a.req.Owner); err != nil {
+		return fmt.Errorf("roll back: %w", err)
+	}
+	return a.Records.Remove(a.req.Owner)
 }
 
 func (a *add) run(ctx context.Context, entry Entry) (Result, error) {
@@ -98,10 +103,7 @@ func (a *add) run(ctx context.Context, entry Entry) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	pod, err := a.podConfig(lease)
-	if err != nil {
-		return Result{}, err
-	}
+	pod := a.podConfig(lease)
 	pair, bridge, err := a.link(entry, pod, lease)
 	if err != nil {
 		return Result{}, err
@@ -125,8 +127,6 @@ func (a *add) run(ctx context.Context, entry Entry) (Result, error) {
 }
 
 func (a *add) lease(ctx context.Context, entry Entry) (Lease, error) {
-	// A delegated plugin that fails may have made something; so may one that was killed. Releasing nothing is no error.
-	a.onFailure(func(ctx context.Context) error { return a.IPAM.Release(ctx, a.req.Owner) })
 	lease, err := a.IPAM.Allocate(ctx, a.req)
 	if err != nil {
 		return Lease{}, err
@@ -210,7 +210,7 @@ func (a *add) createPair(entry Entry, pair *kernel.PodPair) error {
 
 // podConfig works out the pod's side. Without routes in the lease each family gets a default route by its gateway; a route
 // without a gateway of its own uses that of its family.
-func (a *add) podConfig(lease Lease) (kernel.PodConfig, error) {
+func (a *add) podConfig(lease Lease) kernel.PodConfig {
 	c := kernel.PodConfig{IfName: a.req.Owner.IfName, MAC: a.req.Config.MAC, Addresses: a.record.Addresses}
 	if !a.req.Args.MAC.IsZero() {
 		c.MAC = a.req.Args.MAC
@@ -230,14 +230,14 @@ func (a *add) podConfig(lease Lease) (kernel.PodConfig, error) {
 		c.Routes = append(c.Routes, route)
 	}
 	if len(lease.Routes) > 0 {
-		return c, nil
+		return c
 	}
 	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		if gw := gatewayOf(lease, any.Is6()); gw.IsValid() {
 			c.Routes = append(c.Routes, kernel.PodRoute{Dst: netip.PrefixFrom(any, 0), Gateway: gw})
 		}
 	}
-	return c, nil
+	return c
 }
 
 const scopeLink = 253 // RT_SCOPE_LINK, linux/rtnetlink.h
