@@ -1,7 +1,6 @@
 package masquerade
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -44,7 +43,7 @@ func newNetwork(t *testing.T) *network {
 	n := &network{node: newNamespace(t), hosts: make(map[string]*host)}
 	n.id = [2]netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8:ffff::1")}
 	n.node.ip(t, "link set lo up", "addr add 198.51.100.1/32 dev lo", "addr add 2001:db8:ffff::1/128 dev lo nodad")
-	n.node.sysctl(t, map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"})
+	n.node.sysctl(t, map[string]string{"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/accept_dad": "0"})
 	for i, h := range hostList {
 		n.hosts[h.name] = n.connect(t, i, h.v4, h.v6)
 	}
@@ -82,6 +81,7 @@ func (n *network) connect(t *testing.T, i int, v4, v6 string) *host {
 	h := &host{namespace: newNamespace(t), id: [2]netip.Addr{netip.MustParseAddr(v4), netip.MustParseAddr(v6)}}
 	h.node = [2]netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(4*i + 1)}), netip.MustParseAddr(fmt.Sprintf("2001:db8:%x::1", i))}
 	h.link = [2]netip.Addr{h.node[ipv4].Next(), h.node[ipv6].Next()}
+	h.sysctl(t, map[string]string{"ipv6/conf/default/accept_dad": "0"})
 	n.node.ip(t, fmt.Sprintf("link add v%d type veth peer name eth0 netns %d", i, h.thread),
 		fmt.Sprintf("addr add %s/30 dev v%d", h.node[ipv4], i), fmt.Sprintf("addr add %s/64 dev v%d nodad", h.node[ipv6], i),
 		fmt.Sprintf("link set v%d up", i))
@@ -189,6 +189,49 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+// TestMulticast sends from the node's own address in the pod network, the bridge's, to a group on the world's link.
+func TestMulticast(t *testing.T) {
+	n := newNetwork(t)
+	world := n.hosts["world"]
+	index := n.portOf("world") - 1000
+	n.node.ip(t, fmt.Sprintf("addr add 10.5.1.1/32 dev v%d", index), fmt.Sprintf("addr add fd00:0:0:1::1/128 dev v%d nodad", index))
+	tests := []struct{ name, network, source, group, zone string }{
+		{"IPv4", "udp4", "10.5.1.1", "224.0.0.251", ""},
+		{"IPv6", "udp6", "fd00:0:0:1::1", "ff02::fb", fmt.Sprintf("v%d", index)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var server, client *net.UDPConn
+			var err error
+			world.do(func() {
+				var eth0 *net.Interface
+				if eth0, err = net.InterfaceByName("eth0"); err == nil {
+					server, err = net.ListenMulticastUDP(tt.network, eth0, &net.UDPAddr{IP: net.ParseIP(tt.group), Port: echoPort})
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer server.Close()
+			n.node.do(func() {
+				client, err = net.DialUDP(tt.network, &net.UDPAddr{IP: net.ParseIP(tt.source)},
+					&net.UDPAddr{IP: net.ParseIP(tt.group), Port: echoPort, Zone: tt.zone})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			peer, err := deliver(client, server, make([]byte, 16))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := peer.Addr().Unmap(); got != netip.MustParseAddr(tt.source) {
+				t.Errorf("datagram came from %s, want %s", got, tt.source)
+			}
+		})
+	}
+}
+
 func (n *network) portOf(name string) uint16 {
 	for i, h := range hostList {
 		if h.name == name {
@@ -222,23 +265,36 @@ func exchange(t *testing.T, from, to endpoint, target netip.AddrPort) netip.Addr
 		t.Fatal(err)
 	}
 	defer client.Close()
-	deadline := time.Now().Add(patience)
-	if err := errors.Join(server.SetDeadline(deadline), client.SetDeadline(deadline)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := client.Write([]byte("ping")); err != nil {
-		t.Fatal(err)
-	}
 	b := make([]byte, 16)
-	_, peer, err := server.ReadFromUDPAddrPort(b)
+	peer, err := deliver(client, server, b)
 	if err != nil {
 		t.Fatalf("request: %v", err)
 	}
 	if _, err := server.WriteToUDPAddrPort([]byte("pong"), peer); err != nil {
 		t.Fatal(err)
 	}
+	if err := client.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := client.Read(b); err != nil {
 		t.Fatalf("answer: %v", err)
 	}
 	return peer.Addr().Unmap()
+}
+
+// deliver sends datagrams until the server receives one: the first over a new cable may get lost, while the kernel has yet to
+// learn that the cable is plugged in. It returns where the datagram came from.
+func deliver(client, server *net.UDPConn, b []byte) (peer netip.AddrPort, err error) {
+	for start := time.Now(); time.Since(start) < patience; {
+		if _, err = client.Write([]byte("ping")); err != nil {
+			return peer, err
+		}
+		if err = server.SetReadDeadline(time.Now().Add(patience / 20)); err != nil {
+			return peer, err
+		}
+		if _, peer, err = server.ReadFromUDPAddrPort(b); err == nil {
+			break
+		}
+	}
+	return peer, err
 }
