@@ -39,40 +39,48 @@ type Lab struct {
 // New checks the options and returns a lab that does not exist yet: nothing on the machine changes.
 func New(options Options) (*Lab, error) {
 	options, err := options.complete()
+	if err == nil {
+		options.BinDir, err = binDir(options.BinDir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("new lab: %w", err)
 	}
+	return newLab(options), nil
+}
+
+func newLab(options Options) *Lab {
 	l := &Lab{options: options, dir: directory(filepath.Join(options.StateDir, options.Name))}
 	l.etcd = &Etcd{lab: l}
-	return l, nil
+	return l
 }
 
 // Open returns the lab that an earlier Up has made, perhaps in another process. From options it takes Name, StateDir, Log and
 // Progress; the rest is as it was. It wraps ErrNotFound when there is none.
 func Open(options Options) (*Lab, error) {
-	dir := directory(filepath.Join(cmp.Or(options.StateDir, defaultStateDir), cmp.Or(options.Name, defaultName)))
+	name, stateDir := cmp.Or(options.Name, defaultName), cmp.Or(options.StateDir, defaultStateDir)
 	var file labFile
-	if err := load(dir.lab(), &file); err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("open lab %s: %w", filepath.Base(string(dir)), ErrNotFound)
-		}
-		return nil, fmt.Errorf("open lab %s: %w", filepath.Base(string(dir)), err)
+	err := load(directory(filepath.Join(stateDir, name)).lab(), &file)
+	if errors.Is(err, os.ErrNotExist) {
+		err = ErrNotFound
 	}
-	file.Log, file.Progress = options.Log, options.Progress
-	l, err := New(file.Options)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open lab %s: %w", name, err)
 	}
+	file.Name, file.StateDir, file.Log, file.Progress = name, stateDir, options.Log, options.Progress
+	if file.Options, err = file.complete(); err != nil {
+		return nil, fmt.Errorf("open lab %s: %w", name, err)
+	}
+	l := newLab(file.Options)
 	names, err := entries(l.dir.nodes())
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		n, err := l.loadNode(name)
-		if err != nil {
-			return nil, fmt.Errorf("open lab %s: %w", l.Name(), err)
+	for _, node := range names {
+		n, failed := l.loadNode(node)
+		if errors.Is(failed, os.ErrNotExist) {
+			continue // another process makes it right now, or was killed while it did
 		}
-		l.nodes = append(l.nodes, n)
+		l.nodes, err = append(l.nodes, n), errors.Join(err, failed)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open lab %s: %w", name, err)
 	}
 	l.sortNodes()
 	return l, nil

@@ -81,11 +81,15 @@ func (l *Lab) MTU() int {
 	return l.options.MTU
 }
 
-// SetMTU changes the MTU of the whole underlay: its bridge, its cables and the nodes' uplinks.
+// SetMTU changes the MTU of the whole underlay: its bridge, its cables, the nodes' uplinks and those of nodes to come.
 func (l *Lab) SetMTU(mtu int) error {
 	l.mu.Lock()
 	l.options.MTU = mtu
+	err := save(l.dir.lab(), labFile{Options: l.options, Complete: true})
 	l.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	under, err := handle(l.Underlay())
 	if err != nil {
 		return fmt.Errorf("set the underlay's MTU: %w", err)

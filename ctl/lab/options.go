@@ -115,14 +115,11 @@ func (o Options) complete() (Options, error) {
 	if o.MTU < 1280 || o.MTU > 65535 {
 		return o, fmt.Errorf("MTU %d: it must lie between 1280 (the least that IPv6 needs) and 65535", o.MTU)
 	}
-	var err error
 	if o.NetworkConfig == nil {
+		var err error
 		if o.NetworkConfig, err = networkConfig(o); err != nil {
 			return o, err
 		}
-	}
-	if o.BinDir, err = binDir(o.BinDir); err != nil {
-		return o, err
 	}
 	return o, nil
 }
