@@ -183,9 +183,9 @@ func same(f *os.File, path string) bool {
 
 // Info is what List knows of a lab.
 type Info struct {
-	Name     string
-	Complete bool // Up succeeded; otherwise it is still at work, or it was killed
-	Nodes    []string
+	Name     string   `json:"name"`
+	Complete bool     `json:"complete"` // Up succeeded; otherwise it is still at work, or it was killed
+	Nodes    []string `json:"nodes"`
 }
 
 // List returns the labs that have something on this machine, sorted by name. An empty stateDir stands for the default.
@@ -197,20 +197,22 @@ func List(stateDir string) ([]Info, error) {
 	if err != nil {
 		return nil, err
 	}
-	var labs []Info
+	labs := []Info{}
 	for _, name := range names {
 		dir := directory(filepath.Join(stateDir, name))
 		if checkName("lab", name) != nil || !isDir(string(dir)) {
 			continue
 		}
-		info := Info{Name: name}
+		info := Info{Name: name, Nodes: []string{}}
 		var file labFile
 		if load(dir.lab(), &file) == nil {
 			info.Complete = file.Complete
 		}
-		if info.Nodes, err = entries(dir.nodes()); err != nil {
+		nodes, err := entries(dir.nodes())
+		if err != nil {
 			return nil, err
 		}
+		info.Nodes = append(info.Nodes, nodes...)
 		labs = append(labs, info)
 	}
 	slices.SortFunc(labs, func(a, b Info) int { return strings.Compare(a.Name, b.Name) })

@@ -55,7 +55,7 @@ func TestTheDirectoryIsTheJournal(t *testing.T) {
 
 func TestList(t *testing.T) {
 	dir := t.TempDir()
-	if labs, err := List(filepath.Join(dir, "missing")); err != nil || labs != nil {
+	if labs, err := List(filepath.Join(dir, "missing")); err != nil || len(labs) != 0 {
 		t.Errorf("without a directory: %v, %v", labs, err)
 	}
 	write(t, filepath.Join(dir, "b", "lab.json"), `{"Name":"b","Complete":true}`)
@@ -67,7 +67,7 @@ func TestList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Info{{Name: "a"}, {Name: "b", Complete: true, Nodes: []string{"node1"}}}
+	want := []Info{{Name: "a", Nodes: []string{}}, {Name: "b", Complete: true, Nodes: []string{"node1"}}}
 	if diff := cmp.Diff(want, labs); diff != "" {
 		t.Error(diff)
 	}
