@@ -16,7 +16,8 @@
 //   - Pod to pod keeps its source: network policy and logs are to see the pod. This holds too for a node that only routes
 //     between two others.
 //   - Pod to the world is masqueraded, since the world has no route to pods. The addresses of nodes are the world, also those of other
-//     nodes. Multicast, broadcast and the destinations that the operator exempts are left alone.
+//     nodes. Multicast, broadcast, IPv6 link-local destinations and those that the operator exempts
+//     are left alone.
 //   - From elsewhere to another node's pod means a node port, a load balancer or this host itself. The other node would answer
 //     directly, past the translation that was made here, or out of a link on which nobody expects it. With this node's address
 //     as source, the answer comes back here. When a pod's connection was translated here (DNAT) and goes to a third node, the

@@ -65,7 +65,7 @@ func FlushUDP(ctx context.Context, dst netip.AddrPort) (err error) {
 		err = flushListed(ctx, socket, dst)
 	}
 	if errors.Is(err, unix.EINVAL) {
-		err = flushListed(ctx, socket, dst) // a kernel before 6.6 misses the tuple's source
+		err = flushListed(ctx, socket, dst) // an older kernel looks for one entry and misses the tuple's source
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove conntrack entries of UDP to %s: %w", dst, err)

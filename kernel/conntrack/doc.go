@@ -9,7 +9,7 @@
 //
 // The kernel does the search: the request names the fields to be compared (CTA_FILTER, net/netfilter/nf_conntrack_netlink.c), and
 // entries that match are removed as it walks the table. Nothing is copied to user space, however large the table is. There are
-// two exceptions, in which the entries for the port are listed, by the same filter, and removed one by one: kernels before
-// 6.6, which can filter what they list (since 5.8) but not what they remove, and single IPv6 addresses, which the kernel
-// compares the wrong way round.
+// two exceptions, in which the entries for the port are listed, by the same filter, and removed one by one: kernels that can
+// filter what they list (since 5.8) but not yet what they remove (6.1 cannot, 6.18 can), and single IPv6 addresses, which
+// the kernel compares the wrong way round.
 package conntrack

@@ -50,8 +50,9 @@ func (h *Handle) Close() error {
 }
 
 // SyncTables makes each desired table hold exactly what it says and removes the tables named in stale, whatever their family.
-// Every table is one transaction: packets meet its old or its new content, never anything between. A table that holds what is
-// desired is not written, also by a Handle that sees it for the first time. What is written is the difference: elements when only
+// Packets meet a table's old content or its new one, never anything between: the change is one transaction, preceded by a
+// second one that no packet notices when new interval sets have to be filled (see prepare). A table that holds what is desired is
+// not written, also by a Handle that sees it for the first time. What is written is the difference: elements when only
 // elements differ, the rules of a chain when they do.
 //
 // A table is listed when this Handle has not written it, or when somebody may have changed it since: by what a running
