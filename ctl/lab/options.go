@@ -47,7 +47,7 @@ type Options struct {
 	DaemonArgs []string // more flags for every twilld
 	DaemonEnv  []string // more environment for every twilld, as KEY=value
 
-	ReadyTimeout  time.Duration // for etcd and for each daemon; default 30 s
+	ReadyTimeout  time.Duration // for etcd and for each daemon; default 30 s and half a second more for each of Nodes
 	KeepOnFailure bool          // a failed Up leaves what it made, to be looked at; default: it removes everything
 
 	Log      *slog.Logger   `json:"-"` // default: silent
@@ -83,7 +83,8 @@ const (
 	defaultStateDir = "/run/twill-lab"
 	defaultName     = "demo"
 	defaultMTU      = 1500
-	defaultTimeout  = 30 * time.Second
+	baseTimeout     = 30 * time.Second
+	nodeTimeout     = 500 * time.Millisecond // many daemons that start together share few processors
 )
 
 // complete fills the defaults in and checks the rest.
@@ -93,7 +94,7 @@ func (o Options) complete() (Options, error) {
 	o.Backend = cmp.Or(o.Backend, "vxlan")
 	o.StateDir = cmp.Or(o.StateDir, defaultStateDir)
 	o.MTU = cmp.Or(o.MTU, defaultMTU)
-	o.ReadyTimeout = cmp.Or(o.ReadyTimeout, defaultTimeout)
+	o.ReadyTimeout = cmp.Or(o.ReadyTimeout, baseTimeout+time.Duration(o.Nodes)*nodeTimeout)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

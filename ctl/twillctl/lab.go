@@ -63,7 +63,7 @@ func (f *labFlags) add(cmd *cobra.Command) {
 	flags.IntVar(&f.MTU, "mtu", 1500, "MTU of the underlay")
 	flags.StringVar(&f.BinDir, "bin-dir", "", "where twilld, twill, twill-ipam and twillctl are (default: where this program is)")
 	flags.StringArrayVar(&f.DaemonArgs, "twilld-arg", nil, "one more argument for every twilld (repeatable)")
-	flags.DurationVar(&f.ReadyTimeout, "timeout", 30*time.Second, "how long etcd and each daemon may take to be ready")
+	flags.DurationVar(&f.ReadyTimeout, "timeout", 0, "how long etcd and each daemon may take to be ready (default 30s, more for many nodes)")
 	cmd.MarkFlagsMutuallyExclusive("ipv6", "dual-stack")
 }
 

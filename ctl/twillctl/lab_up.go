@@ -24,7 +24,7 @@ removes everything that it made.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			l, err := bringUp(cmd.Context(), flags, to)
-			if err != nil {
+			if err != nil || len(l.Pods()) == 0 {
 				return err
 			}
 			return printPods(to.out, l)
