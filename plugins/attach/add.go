@@ -17,6 +17,7 @@ type add struct {
 	*Plugin
 	req    Request
 	record Record
+	asked  bool                          // IPAM may have made a lease
 	undo   []func(context.Context) error // of what uses the lease
 }
 
@@ -91,9 +92,11 @@ func (a *add) rollBack(ctx context.Context) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...) // something still uses the addresses
 	}
-	// A delegated plugin that fails may have made something; so may one that was killed. Releasing nothing is no error.
-	if err := a.IPAM.Release(ctx, a.req.Owner); err != nil {
-		return fmt.Errorf("roll back: %w", err)
+	if a.asked {
+		// A delegated plugin that fails may have made something. Releasing nothing is no error.
+		if err := a.IPAM.Release(ctx, a.req.Owner); err != nil {
+			return fmt.Errorf("roll back: %w", err)
+		}
 	}
 	return a.Records.Remove(a.req.Owner)
 }
@@ -128,6 +131,7 @@ func (a *add) run(ctx context.Context, entry Entry) (Result, error) {
 
 func (a *add) lease(ctx context.Context, entry Entry) (Lease, error) {
 	lease, err := a.IPAM.Allocate(ctx, a.req)
+	a.asked = !errors.Is(err, ErrNoPlugin)
 	if err != nil {
 		return Lease{}, err
 	}
@@ -146,6 +150,11 @@ func (a *add) lease(ctx context.Context, entry Entry) (Lease, error) {
 // link makes the pod's link: bridge, pair, shaping, and last the pod's side.
 func (a *add) link(entry Entry, pod kernel.PodConfig, lease Lease) (kernel.PodPair, kernel.PodBridgeState, error) {
 	cfg := a.req.Config
+	if cfg.MTU != 0 {
+		if err := netconf.CheckMTU(cfg.MTU, pod.Addresses); err != nil {
+			return kernel.PodPair{}, kernel.PodBridgeState{}, err
+		}
+	}
 	bridge, err := a.Kernel.EnsureBridge(kernel.PodBridge{Name: cfg.Bridge, MTU: cfg.MTU, Gateways: gateways(lease)})
 	if err != nil {
 		return kernel.PodPair{}, bridge, err

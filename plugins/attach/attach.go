@@ -18,6 +18,8 @@ var (
 	ErrBusy = errors.New("another ADD of the attachment is running")
 	// ErrPrevResult says that ADD was given a result to build upon, or CHECK was given none.
 	ErrPrevResult = errors.New("prevResult does not fit")
+	// ErrNoPlugin says that the IPAM plugin is not there, so that it can have made nothing.
+	ErrNoPlugin = errors.New("IPAM plugin is not there")
 	// ErrMismatch says that CHECK found something that is not as it was made.
 	ErrMismatch = errors.New("attachment is not as it was made")
 )

@@ -71,7 +71,7 @@ func (p Plugin) run(ctx context.Context, verb string, owner kernel.PodOwner, con
 
 func (p Plugin) find() (string, error) {
 	if p.Name == "" || strings.ContainsRune(p.Name, filepath.Separator) {
-		return "", fmt.Errorf("ipam.type: %q is not the name of a plugin", p.Name)
+		return "", fmt.Errorf("ipam.type %q is not the name of a plugin: %w", p.Name, attach.ErrNoPlugin)
 	}
 	for _, dir := range filepath.SplitList(p.Path) {
 		program := filepath.Join(dir, p.Name)
@@ -79,7 +79,7 @@ func (p Plugin) find() (string, error) {
 			return program, nil
 		}
 	}
-	return "", fmt.Errorf("ipam.type: plugin %q is not in CNI_PATH %q", p.Name, p.Path)
+	return "", fmt.Errorf("ipam.type %q is not in CNI_PATH %q: %w", p.Name, p.Path, attach.ErrNoPlugin)
 }
 
 func withoutCNI(env []string) []string {

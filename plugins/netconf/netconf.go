@@ -31,6 +31,9 @@ const (
 	maxMTU     = 65535
 )
 
+// ErrMTU says that the MTU is too small for the pod's addresses.
+var ErrMTU = errors.New("mtu is too small")
+
 // ErrSyntax says that the configuration is not the JSON that it should be.
 var ErrSyntax = errors.New("network configuration cannot be decoded")
 
@@ -223,11 +226,11 @@ func (d *document) settings(c *Config) error {
 	return nil
 }
 
-// CheckMTU reports whether pods with these addresses can have that MTU.
+// CheckMTU returns an error that wraps ErrMTU when pods with these addresses cannot have that MTU.
 func CheckMTU(mtu int, addresses []netip.Prefix) error {
 	for _, a := range addresses {
 		if a.Addr().Is6() && mtu < minMTUIPv6 {
-			return fmt.Errorf("mtu: %d is less than the %d that IPv6 needs", mtu, minMTUIPv6)
+			return fmt.Errorf("%w: IPv6 needs %d bytes (RFC 8200, section 5), the pod's link has %d", ErrMTU, minMTUIPv6, mtu)
 		}
 	}
 	return nil

@@ -28,12 +28,30 @@ func (p Protocol) String() string {
 	return fmt.Sprintf("protocol %d", uint8(p))
 }
 
+// MarshalText makes records readable.
+func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads what MarshalText writes. Case does not matter.
+func (p *Protocol) UnmarshalText(text []byte) error {
+	switch strings.ToLower(string(text)) {
+	case "tcp":
+		*p = TCP
+	case "udp":
+		*p = UDP
+	case "sctp":
+		*p = SCTP
+	default:
+		return fmt.Errorf("%q is not tcp, udp or sctp", text)
+	}
+	return nil
+}
+
 // PortMapping makes a port of the node lead to a port of the pod.
 type PortMapping struct {
-	Protocol      Protocol
-	HostIP        netip.Addr // one address of the node; 0.0.0.0 or ::, all of that family; zero, all
-	HostPort      uint16
-	ContainerPort uint16
+	Protocol      Protocol   `json:"protocol"`
+	HostIP        netip.Addr `json:"hostIP,omitzero"` // one address of the node; 0.0.0.0 or ::, all of that family; zero, all
+	HostPort      uint16     `json:"hostPort"`
+	ContainerPort uint16     `json:"containerPort"`
 }
 
 func (m PortMapping) String() string {
@@ -91,15 +109,11 @@ func parsePortMapping(m portMappingJSON) (PortMapping, error) {
 		}
 		*p.to = uint16(p.port)
 	}
-	switch strings.ToLower(m.Protocol) {
-	case "tcp", "":
-		out.Protocol = TCP
-	case "udp":
-		out.Protocol = UDP
-	case "sctp":
-		out.Protocol = SCTP
-	default:
-		return out, fmt.Errorf("protocol: %q is not tcp, udp or sctp", m.Protocol)
+	out.Protocol = TCP
+	if m.Protocol != "" {
+		if err := out.Protocol.UnmarshalText([]byte(m.Protocol)); err != nil {
+			return out, fmt.Errorf("protocol: %w", err)
+		}
 	}
 	if m.HostIP == "" {
 		return out, nil

@@ -226,7 +226,7 @@ func TestLongContainerID(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add([]byte(`{"network":"n","containerID":"a","ifName":"eth0","portMappings":[{"Protocol":6,"HostIP":"::1","HostPort":1,"ContainerPort":2}]}` + "\n{"))
+	f.Add([]byte(`{"network":"n","containerID":"a","ifName":"eth0","portMappings":[{"protocol":"tcp","hostIP":"::1","hostPort":1,"containerPort":2}]}` + "\n{"))
 	f.Add([]byte("{}\n{}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if _, err := decode(data); err == nil && len(data) == 0 {

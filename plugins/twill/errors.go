@@ -31,6 +31,8 @@ var codes = []struct {
 }{
 	{netconf.ErrSyntax, types.ErrDecodingFailure},
 	{attach.ErrPrevResult, types.ErrInvalidNetworkConfig},
+	{attach.ErrNoPlugin, types.ErrInvalidNetworkConfig},
+	{netconf.ErrMTU, types.ErrInvalidNetworkConfig},
 	{attach.ErrBusy, types.ErrTryAgainLater},
 	{ipam.ErrBusy, types.ErrTryAgainLater},
 	{hostport.ErrTaken, codePortTaken},

@@ -35,8 +35,8 @@ func main() {
 	os.Exit(1)
 }
 
-// call is what a verb works with.
-type call struct {
+// session is what a verb works with.
+type session struct {
 	plugin  *attach.Plugin
 	req     attach.Request
 	handle  *podnet.Handle
@@ -45,7 +45,7 @@ type call struct {
 }
 
 // open parses what the runtime passes and opens what the plugin works on.
-func open(args *skel.CmdArgs, parse func([]byte) (*netconf.Config, error)) (*call, error) {
+func open(args *skel.CmdArgs, parse func([]byte) (*netconf.Config, error)) (*session, error) {
 	cfg, err := parse(args.StdinData)
 	if err != nil {
 		return nil, withCode(types.ErrInvalidNetworkConfig, err)
@@ -54,54 +54,54 @@ func open(args *skel.CmdArgs, parse func([]byte) (*netconf.Config, error)) (*cal
 	if err != nil {
 		return nil, err
 	}
-	c := &call{handle: handle, ports: &hostPorts{}}
-	c.req = attach.Request{Owner: kernel.PodOwner{ContainerID: args.ContainerID, IfName: args.IfName}, Netns: args.Netns, Config: cfg}
-	c.plugin = &attach.Plugin{Kernel: handle, Records: record.Open(cfg.RunDir, cfg.Name), HostPorts: c.ports}
-	c.plugin.IPAM, c.ipamErr = openIPAM(cfg, args)
-	return c, nil
+	s := &session{handle: handle, ports: &hostPorts{}}
+	s.req = attach.Request{Owner: kernel.PodOwner{ContainerID: args.ContainerID, IfName: args.IfName}, Netns: args.Netns, Config: cfg}
+	s.plugin = &attach.Plugin{Kernel: handle, Records: record.Open(cfg.RunDir, cfg.Name), HostPorts: s.ports}
+	s.plugin.IPAM, s.ipamErr = openIPAM(cfg, args)
+	return s, nil
 }
 
-func (c *call) close() {
-	c.ports.close()
-	c.handle.Close()
+func (s *session) close() {
+	s.ports.close()
+	s.handle.Close()
 }
 
 // openStrict opens for the verbs that go by the configuration and by CNI_ARGS.
-func openStrict(args *skel.CmdArgs) (*call, error) {
-	c, err := open(args, netconf.Parse)
+func openStrict(args *skel.CmdArgs) (*session, error) {
+	s, err := open(args, netconf.Parse)
 	if err != nil {
 		return nil, err
 	}
-	if c.req.Args, err = netconf.ParseArgs(args.Args); err != nil {
+	if s.req.Args, err = netconf.ParseArgs(args.Args); err != nil {
 		err = withCode(types.ErrInvalidEnvironmentVariables, err)
 	}
-	if err = errors.Join(err, c.ipamErr); err != nil {
-		c.close()
+	if err = errors.Join(err, s.ipamErr); err != nil {
+		s.close()
 		return nil, err
 	}
-	return c, nil
+	return s, nil
 }
 
 // openForRemoval opens for the verbs that remove. They do what they can also with an IPAM configuration that cannot be used.
-func openForRemoval(args *skel.CmdArgs) (*call, error) {
-	c, err := open(args, netconf.ParseForRemoval)
-	if err == nil && c.ipamErr != nil {
-		c.plugin.IPAM = broken{c.ipamErr}
+func openForRemoval(args *skel.CmdArgs) (*session, error) {
+	s, err := open(args, netconf.ParseForRemoval)
+	if err == nil && s.ipamErr != nil {
+		s.plugin.IPAM = broken{s.ipamErr}
 	}
-	return c, err
+	return s, err
 }
 
 func add(args *skel.CmdArgs) error {
-	c, err := openStrict(args)
+	s, err := openStrict(args)
 	if err != nil {
 		return cniError(err)
 	}
-	defer c.close()
-	if err := toOwner(c.req.Owner).Validate(); err != nil {
+	defer s.close()
+	if err := toOwner(s.req.Owner).Validate(); err != nil {
 		return cniError(withCode(types.ErrInvalidEnvironmentVariables, err))
 	}
 	ctx := context.Background()
-	result, err := c.plugin.Add(ctx, c.req)
+	result, err := s.plugin.Add(ctx, s.req)
 	if err != nil {
 		return cniError(err)
 	}
@@ -110,45 +110,45 @@ func add(args *skel.CmdArgs) error {
 		_, err = os.Stdout.Write(append(out, '\n'))
 	}
 	if err != nil { // the runtime will never know the pod's addresses
-		return cniError(withCode(types.ErrIOFailure, errors.Join(fmt.Errorf("print result: %w", err), c.plugin.Del(ctx, c.req))))
+		return cniError(withCode(types.ErrIOFailure, errors.Join(fmt.Errorf("print result: %w", err), s.plugin.Del(ctx, s.req))))
 	}
 	return nil
 }
 
 func del(args *skel.CmdArgs) error {
-	c, err := openForRemoval(args)
+	s, err := openForRemoval(args)
 	if err != nil {
 		return cniError(err)
 	}
-	defer c.close()
-	return cniError(c.plugin.Del(context.Background(), c.req))
+	defer s.close()
+	return cniError(s.plugin.Del(context.Background(), s.req))
 }
 
 func check(args *skel.CmdArgs) error {
-	c, err := openStrict(args)
+	s, err := openStrict(args)
 	if err != nil {
 		return cniError(err)
 	}
-	defer c.close()
-	return cniError(c.plugin.Check(context.Background(), c.req))
+	defer s.close()
+	return cniError(s.plugin.Check(context.Background(), s.req))
 }
 
 func gc(args *skel.CmdArgs) error {
-	c, err := openForRemoval(args)
+	s, err := openForRemoval(args)
 	if err != nil {
 		return cniError(err)
 	}
-	defer c.close()
-	return cniError(c.plugin.GC(context.Background(), c.req.Config))
+	defer s.close()
+	return cniError(s.plugin.GC(context.Background(), s.req.Config))
 }
 
 func status(args *skel.CmdArgs) error {
-	c, err := openStrict(args)
+	s, err := openStrict(args)
 	if err != nil {
 		return cniError(err)
 	}
-	defer c.close()
-	if err := c.plugin.Status(context.Background()); err != nil {
+	defer s.close()
+	if err := s.plugin.Status(context.Background()); err != nil {
 		return types.NewError(types.ErrPluginNotAvailable, err.Error(), "")
 	}
 	return nil
