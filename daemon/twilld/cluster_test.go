@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 }
 
 type cluster struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	etcd   *embed.Etcd
 	client *clientv3.Client
@@ -50,7 +50,7 @@ type cluster struct {
 	nodes  int
 }
 
-func newCluster(t *testing.T, network string) *cluster {
+func newCluster(t testing.TB, network string) *cluster {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "twilld") // a unix socket's path is short
 	must(t, err)
@@ -345,12 +345,12 @@ func (b *lockedBuffer) String() string {
 
 // netspace is an unnamed network namespace, which one locked thread keeps alive and works in.
 type netspace struct {
-	t      *testing.T
+	t      testing.TB
 	handle netns.NsHandle
 	work   chan func()
 }
 
-func newNetspace(t *testing.T) *netspace {
+func newNetspace(t testing.TB) *netspace {
 	t.Helper()
 	s := &netspace{t: t, work: make(chan func())}
 	made := make(chan error)
