@@ -34,7 +34,7 @@ func (p *Plugin) Check(ctx context.Context, req Request) error {
 	if err != nil {
 		return err
 	}
-	c := &comparison{req: req, record: record, have: have}
+	c := comparison{req: req, record: record, have: have}
 	addresses, err := c.podAddresses(want)
 	if err != nil {
 		return err
@@ -42,6 +42,13 @@ func (p *Plugin) Check(ctx context.Context, req Request) error {
 	c.links(want)
 	c.addresses(addresses)
 	c.routes(want)
+	if record.Shaper != "" { // a redirection outlives the device that it leads to
+		shapers, err := p.Kernel.Shapers()
+		if err != nil {
+			return err
+		}
+		c.have.Egress = have.Egress && shapers[record.Shaper] == req.Owner
+	}
 	c.shaping()
 	errs := append(c.errs, p.IPAM.Check(ctx, req.Owner, addresses))
 	if len(record.PortMappings) > 0 {
