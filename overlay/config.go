@@ -62,21 +62,21 @@ func ParseConfig(backend json.RawMessage) (Config, error) {
 		name, ok := canonical(known, key)
 		switch first, twice := seen[name]; {
 		case !ok:
-			errs = append(errs, fmt.Errorf("Backend.%s: unknown key; known are %s", key, strings.Join(sortedKeys(known), ", ")))
+			errs = append(errs, fmt.Errorf("network configuration: Backend.%s: unknown key; known are %s", key, strings.Join(sortedKeys(known), ", ")))
 			continue
 		case twice:
-			errs = append(errs, fmt.Errorf("Backend.%s: given twice, also as %s", key, first))
+			errs = append(errs, fmt.Errorf("network configuration: Backend.%s: given twice, also as %s", key, first))
 			continue
 		}
 		seen[name] = key
 		if value := bytes.TrimSpace(object[key]); !bytes.Equal(value, []byte("null")) {
 			if err := known[name](value); err != nil {
-				errs = append(errs, fmt.Errorf("Backend.%s: %w", key, err))
+				errs = append(errs, fmt.Errorf("network configuration: Backend.%s: %w", key, err))
 			}
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		return Config{}, fmt.Errorf("network configuration: %w", err)
+		return Config{}, err
 	}
 	return c, nil
 }

@@ -47,7 +47,7 @@ func TestParseConfigErrors(t *testing.T) {
 			"DirectRouting, GBP, Learning, MTU, MacPrefix, Name, Port, Type, VNI"},
 		{"the same key in two cases", `{"VNI":1,"vni":2}`, "network configuration: Backend.vni: given twice, also as VNI"},
 		{"several errors", `{"MTU":"big","VNI":0}`, "network configuration: Backend.MTU: want an integer from 0 to 65535, have \"big\"\n" +
-			"Backend.VNI: want an integer from 1 to 16777215, have 0"},
+			"network configuration: Backend.VNI: want an integer from 1 to 16777215, have 0"},
 		{"no object", `[1]`, "network configuration: Backend is no JSON object: json: cannot unmarshal array into Go value of type map[string]json.RawMessage"},
 	}
 	for _, tt := range tests {

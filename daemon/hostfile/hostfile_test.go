@@ -263,9 +263,9 @@ func TestNoConflistWithoutPlugins(t *testing.T) {
 }
 
 func TestPluginsThatRunWhereTheyAre(t *testing.T) {
-	h, opts := testHost(t)
+	_, opts := testHost(t)
 	opts.BinDir = opts.PluginsDir
-	h = New(opts)
+	h := New(opts)
 	if err := h.Announce(announcement("10.5.1.0/24", "", 1450)); err != nil {
 		t.Fatal(err)
 	}

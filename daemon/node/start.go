@@ -32,6 +32,9 @@ func (n *Node) start(ctx context.Context) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(network.Unknown) > 0 {
+		n.opts.Log.Warn("the network configuration has keys without a meaning", "keys", network.Unknown)
+	}
 	s := &server{n: n, network: network, told: newTold(n.opts.Log), watcher: &watcher{n: n}}
 	if s.backend, err = n.opts.Backend(network); err != nil {
 		return nil, err

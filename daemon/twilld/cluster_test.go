@@ -120,9 +120,16 @@ func (c *cluster) addNode() *testNode {
 	c.nodes++
 	n := &testNode{netspace: newNetspace(c.t), c: c, name: fmt.Sprintf("node%d", c.nodes), addr: fmt.Sprintf("192.0.2.%d", c.nodes)}
 	n.dir = filepath.Join(c.dir, n.name)
-	port := fmt.Sprintf("port%d", c.nodes)
+	n.ip("link set lo up")
+	c.plug(n, c.nodes)
+	return n
+}
+
+// plug gives a node its uplink.
+func (c *cluster) plug(n *testNode, number int) {
+	c.t.Helper()
 	c.net.do(func() error {
-		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port}, PeerName: "eth0", PeerNamespace: netlink.NsFd(n.handle)}
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("port%d", number)}, PeerName: "eth0", PeerNamespace: netlink.NsFd(n.handle)}
 		if err := up(veth); err != nil {
 			return err
 		}
@@ -132,11 +139,9 @@ func (c *cluster) addNode() *testNode {
 		}
 		return netlink.LinkSetMaster(veth, bridge)
 	})
-	n.ip("link set lo up")
 	n.ip("addr add " + n.addr + "/24 dev eth0")
-	n.ip(fmt.Sprintf("addr add 2001:db8::%d/64 dev eth0 nodad", c.nodes))
+	n.ip(fmt.Sprintf("addr add 2001:db8::%d/64 dev eth0 nodad", number))
 	n.ip("link set eth0 up")
-	return n
 }
 
 func (n *testNode) args(extra ...string) []string {

@@ -233,6 +233,64 @@ func TestUplinkChanges(t *testing.T) {
 	}
 }
 
+// A device goes with the link that it was made on.
+func TestUplinkIsMadeAgain(t *testing.T) {
+	c := newCluster(t, vxlanNetwork)
+	a, b := c.addNode(), c.addNode()
+	a.start()
+	b.start()
+	a.eventuallyReady()
+	b.eventuallyReady()
+	a.ip("link del eth0")
+	c.eventually("a misses its uplink", func() string {
+		if code, body := a.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "eth0") {
+			return body
+		}
+		return ""
+	})
+	c.plug(a, 1)
+	a.eventuallyReady()
+	c.eventuallyReach(a, b)
+	c.eventuallyReach(b, a)
+}
+
+// What flanneld left is taken over in place: its subnet, its device with the MAC that peers know, its entries of peers that are there. Those of
+// peers that are gone are removed.
+func TestTakesOverFromFlannel(t *testing.T) {
+	c := newCluster(t, vxlanNetwork)
+	const peer = `{"PublicIP":"192.0.2.50","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"de:ad:be:ef:00:50"}}`
+	const self = `{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"de:ad:be:ef:00:01"}}`
+	c.put("subnets/10.5.50.0-24", peer)
+	c.put("subnets/10.5.7.0-24", self)
+	a := c.addNode()
+	for _, left := range []string{
+		"link add flannel.1 address de:ad:be:ef:00:01 mtu 1450 type vxlan id 1 dev eth0 local 192.0.2.1 dstport 8472 nolearning",
+		"addr add 10.5.7.0/32 dev flannel.1", "link set flannel.1 up",
+		"neigh add 10.5.50.0 lladdr de:ad:be:ef:00:50 dev flannel.1 nud permanent", "route add 10.5.50.0/24 via 10.5.50.0 dev flannel.1 onlink",
+		"neigh add 10.5.60.0 lladdr de:ad:be:ef:00:60 dev flannel.1 nud permanent", "route add 10.5.60.0/24 via 10.5.60.0 dev flannel.1 onlink",
+	} {
+		a.ip(left)
+	}
+	a.command("bridge fdb add de:ad:be:ef:00:50 dev flannel.1 dst 192.0.2.50 self permanent")
+	a.command("bridge fdb add de:ad:be:ef:00:60 dev flannel.1 dst 192.0.2.60 self permanent")
+	index := func() string { before, _, _ := strings.Cut(a.ip("-o link show flannel.1"), ":"); return before }
+	before := index()
+	a.start()
+	a.eventuallyReady()
+	if now := index(); now != before {
+		t.Errorf("the device was made again: index %s, was %s", now, before)
+	}
+	have := a.ip("-o link show flannel.1") + a.ip("route") + a.ip("neigh show dev flannel.1") + a.fdb() + a.read("subnet.env")
+	for _, want := range []string{"de:ad:be:ef:00:01", "10.5.50.0/24", "10.5.50.0 lladdr", "dst 192.0.2.50", "FLANNEL_SUBNET=10.5.7.1/24"} {
+		if !strings.Contains(have, want) {
+			t.Errorf("no %q in\n%s", want, have)
+		}
+	}
+	if strings.Contains(have, "10.5.60.0") || strings.Contains(have, "192.0.2.60") {
+		t.Errorf("entries of a peer that is gone:\n%s", have)
+	}
+}
+
 func TestCleanup(t *testing.T) {
 	c := newCluster(t, dualNetwork)
 	a, b := c.addNode(), c.addNode()
