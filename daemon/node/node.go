@@ -131,6 +131,7 @@ const (
 	markDrift                     // the kernel differs from what was programmed
 	markUplink                    // the uplink may have changed
 	markResync                    // read everything again
+	markRetry                     // the last sync failed
 )
 
 // New returns a Node that does nothing before Run.

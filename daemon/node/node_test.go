@@ -296,7 +296,12 @@ func TestOneRefusedPeer(t *testing.T) {
 		if n := strings.Count(w.log.String(), "sync failed"); n != 1 {
 			t.Errorf("logged the failure %d times, want once", n)
 		}
-		w.pass(2 * time.Minute)
+		dumps := w.kernel.Counts().Dumps[kernel.KindNeighbor]
+		w.pass(time.Minute)
+		if now := w.kernel.Counts().Dumps[kernel.KindNeighbor]; now != dumps {
+			t.Errorf("retries for a route read the neighbours %d times", now-dumps)
+		}
+		w.pass(time.Minute)
 		w.wantReady()
 		w.wantHas(true, peerObjects(100)...)
 	})

@@ -72,6 +72,8 @@ func (s *server) loop(ctx context.Context) error {
 			}
 			pace.started(time.Now(), pending)
 			if err := s.step(ctx, pending, *snap); err != nil {
+				// The dataplane reads again what failed; reading everything each time would cost a large node dearly.
+				pending = pending&^markResync | markRetry
 				due.Reset(retry.next())
 				continue
 			}
@@ -98,7 +100,7 @@ func (s *server) step(ctx context.Context, what mark, snap store.Snapshot) error
 	if s.n.opts.Observer != nil {
 		s.n.opts.Observer.Synced(report)
 	}
-	if err == nil && what&markResync != 0 {
+	if what&markResync != 0 {
 		s.housekeep(ctx)
 	}
 	return err
@@ -107,11 +109,13 @@ func (s *server) step(ctx context.Context, what mark, snap store.Snapshot) error
 // sync follows the uplink, makes the kernel hold what the snapshot asks for and announces the node.
 func (s *server) sync(ctx context.Context, what mark, snap store.Snapshot) (Report, error) {
 	var errs []error
-	if what&(markUplink|markResync) != 0 {
+	if what&(markUplink|markResync|markRetry) != 0 {
 		errs = append(errs, s.followUplink())
 	}
-	if what&markResync != 0 {
+	if what&(markResync|markRetry) != 0 {
 		errs = append(errs, s.forward())
+	}
+	if what&markResync != 0 {
 		s.n.opts.Dataplane.Resync()
 	}
 	state, rejected, err := s.render(snap)
