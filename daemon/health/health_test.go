@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,26 @@ func TestMetrics(t *testing.T) {
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %s in\n%s", want, body)
+		}
+	}
+}
+
+func TestMetricsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := NewMetrics("v1", "vxlan")
+	m.follow(node.New(node.Options{Store: storetest.NewStore("")}).Status())
+	m.Synced(node.Report{})
+	families, err := m.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		name := f.GetName()
+		if strings.HasPrefix(name, "twill_") && !strings.Contains(string(doc), "`"+name) {
+			t.Errorf("docs/operations.md does not mention %s", name)
 		}
 	}
 }
