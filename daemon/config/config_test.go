@@ -300,3 +300,25 @@ func FuzzYAML(f *testing.F) {
 		}
 	})
 }
+
+// The example for plain hosts says nothing but defaults, and what it has as comments are keys too.
+func TestExampleFile(t *testing.T) {
+	data, err := os.ReadFile("../../deploy/twilld.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := load(nil, nil, string(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compare(t, defaults(), got)
+	known := map[string]bool{}
+	for _, k := range keys() {
+		known[k.name] = true
+	}
+	for _, m := range regexp.MustCompile(`(?m)^# ([a-z]+(-[a-z0-9]+)*): `).FindAllStringSubmatch(string(data), -1) {
+		if !known[m[1]] {
+			t.Errorf("the example names the unknown key %s", m[1])
+		}
+	}
+}
