@@ -44,6 +44,9 @@ type Tables interface {
 	// prefix TablePrefix) that are named in stale. It writes nothing when nothing differs. A table that somebody else changed
 	// since the last call is written again.
 	SyncTables(ctx context.Context, desired []Table, stale []string) error
+
+	// Resync makes the next SyncTables read every table, whatever is remembered of it.
+	Resync()
 }
 
 // Kind is a kind of kernel object.

@@ -19,6 +19,7 @@ type Tables struct {
 	tables   map[string]kernel.Table
 	fail     []error
 	writes   int
+	resyncs  int
 	observer func(kernel.Event)
 }
 
@@ -44,6 +45,20 @@ func (t *Tables) Writes() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.writes
+}
+
+// Resync implements kernel.Tables. There is no memory here that could be wrong: the calls are counted.
+func (t *Tables) Resync() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.resyncs++
+}
+
+// Resyncs returns how often Resync was called.
+func (t *Tables) Resyncs() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.resyncs
 }
 
 // SyncTables implements kernel.Tables. Tables that were put behind its back and are named neither in desired nor in stale

@@ -293,3 +293,20 @@ func syncDisturbedAt(r *rig, state kernel.State, at int, hand func(*kerneltest.K
 	}
 	return err
 }
+
+// The handle of the tables trusts the notifications that it got, so a Resync must reach it too; once each.
+func TestResyncReachesTheTables(t *testing.T) {
+	state := driftState()
+	r := driftRig(t, state)
+	before := r.tables.Resyncs()
+	r.sync(state)
+	if got := r.tables.Resyncs() - before; got != 0 {
+		t.Errorf("a Sync without a Resync made the tables' handle read everything %d times", got)
+	}
+	r.Resync()
+	r.sync(state)
+	r.sync(state)
+	if got := r.tables.Resyncs() - before; got != 1 {
+		t.Errorf("one Resync reached the tables' handle %d times", got)
+	}
+}

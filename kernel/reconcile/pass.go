@@ -251,6 +251,9 @@ func (p *pass) macsInUse() map[kernel.FDBKey]bool {
 func (p *pass) syncTables(ctx context.Context, want kernel.State) {
 	p.takeDirty(kernel.KindTable)
 	stale := p.desireTables(want)
+	if p.takeTablesDoubt() {
+		p.tables.Resync()
+	}
 	if err := p.tables.SyncTables(ctx, want.Tables, stale); err != nil {
 		p.fail(kernel.KindTable, fmt.Errorf("sync tables: %w", err))
 		return
@@ -261,6 +264,14 @@ func (p *pass) syncTables(ctx context.Context, want kernel.State) {
 	for _, name := range stale {
 		delete(p.tableDesired, name)
 	}
+}
+
+func (p *pass) takeTablesDoubt() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	doubt := p.tablesDoubt
+	p.tablesDoubt = false
+	return doubt
 }
 
 // desireTables enters the tables into the books and returns the names of those that must go.

@@ -32,6 +32,7 @@ type Reconciler struct {
 	routeLinks map[string]int     // number of desired next hops by link, "" for those that leave it to the kernel
 
 	tableDesired map[string]bool // by name; false: may be there and must not
+	tablesDoubt  bool            // Resync was called: the tables' handle must not trust its memory either
 
 	reading     bool // a dump of readingKind is under way
 	readingKind kernel.Kind
@@ -84,7 +85,12 @@ func (r *Reconciler) Sync(ctx context.Context, want kernel.State) (Result, error
 }
 
 // Resync makes the next Sync read everything again, whatever the kernel's notifications said.
-func (r *Reconciler) Resync() { r.markDirty(allKinds...) }
+func (r *Reconciler) Resync() {
+	r.markDirty(allKinds...)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tablesDoubt = true
+}
 
 // desire enters into the books what is desired from now on.
 func (r *Reconciler) desire(want kernel.State) error {
