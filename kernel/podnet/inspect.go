@@ -124,9 +124,9 @@ func parseRoute(body []byte, index int) (kernel.PodRoute, bool) {
 		case unix.RTA_GATEWAY:
 			r.Gateway, _ = netip.AddrFromSlice(v)
 		case unix.RTA_OIF:
-			ours = int(binary.NativeEndian.Uint32(v)) == index
+			ours = number(v) == index
 		case unix.RTA_PRIORITY:
-			r.Priority = int(binary.NativeEndian.Uint32(v))
+			r.Priority = number(v)
 		}
 	})
 	return r, ours

@@ -23,7 +23,6 @@ type link struct {
 	master   int
 	peer     int // IFLA_LINK: of a veth, the index of its other end in that end's namespace
 	up       bool
-	carrier  bool // both ends are up
 	hairpin  bool
 	podOwner kernel.PodOwner // from the alias; zero when the link is no pod's
 }
@@ -34,8 +33,7 @@ func parseLink(body []byte) link {
 		return l
 	}
 	l.index = int(int32(binary.NativeEndian.Uint32(body[4:])))
-	flags := binary.NativeEndian.Uint32(body[8:])
-	l.up, l.carrier = flags&unix.IFF_UP != 0, flags&unix.IFF_LOWER_UP != 0
+	l.up = binary.NativeEndian.Uint32(body[8:])&unix.IFF_UP != 0
 	attrs(body[unix.SizeofIfInfomsg:], func(typ uint16, v []byte) {
 		switch typ {
 		case unix.IFLA_IFNAME:
@@ -47,11 +45,11 @@ func parseLink(body []byte) link {
 				l.mac = kernel.MAC(v)
 			}
 		case unix.IFLA_MTU:
-			l.mtu = int(binary.NativeEndian.Uint32(v))
+			l.mtu = number(v)
 		case unix.IFLA_MASTER:
-			l.master = int(binary.NativeEndian.Uint32(v))
+			l.master = number(v)
 		case unix.IFLA_LINK:
-			l.peer = int(binary.NativeEndian.Uint32(v))
+			l.peer = number(v)
 		case unix.IFLA_LINKINFO:
 			l.parseInfo(v)
 		}

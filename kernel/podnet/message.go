@@ -110,6 +110,14 @@ func attrs(data []byte, f func(typ uint16, value []byte)) {
 	}
 }
 
+// number reads a 32-bit attribute; one that is shorter is 0.
+func number(v []byte) int {
+	if len(v) < 4 {
+		return 0
+	}
+	return int(binary.NativeEndian.Uint32(v))
+}
+
 func cstring(b []byte) string {
 	for i, c := range b {
 		if c == 0 {

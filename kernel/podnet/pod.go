@@ -87,6 +87,7 @@ func (b *batch) addRoute(r kernel.PodRoute, index int, onlink bool) {
 		binary.NativeEndian.PutUint32(body[8:], unix.RTNH_F_ONLINK)
 	}
 	b.add(what, unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, body)
+	b.allow(unix.EEXIST) // such as that to the pod's own subnet, which the kernel made with the address
 	b.addr(unix.RTA_DST, r.Dst.Addr())
 	if r.Gateway.IsValid() {
 		b.addr(unix.RTA_GATEWAY, r.Gateway)

@@ -126,7 +126,7 @@ func (a *add) run(ctx context.Context, entry Entry) (Result, error) {
 		return Result{}, err
 	}
 	failpoint.Hit("add-commit")
-	return newResult(a.req, bridge, pair, pod, lease), nil
+	return a.result(bridge, pair, pod, lease), nil
 }
 
 func (a *add) lease(ctx context.Context, entry Entry) (Lease, error) {

@@ -48,7 +48,9 @@ type ResultRoute struct {
 
 const podInterface = 2 // index of the pod's link in a result of ours
 
-func newResult(req Request, bridge kernel.PodBridgeState, pair kernel.PodPair, pod kernel.PodConfig, lease Lease) Result {
+// result tells what the ADD made.
+func (a *add) result(bridge kernel.PodBridgeState, pair kernel.PodPair, pod kernel.PodConfig, lease Lease) Result {
+	req := a.req
 	r := Result{CNIVersion: req.Config.CNIVersion, DNS: req.Config.DNS}
 	if r.DNS.IsEmpty() {
 		r.DNS = lease.DNS
