@@ -245,10 +245,11 @@ func TestErrorsHaveWords(t *testing.T) {
 	inNetns(t, func(h *Handle, ns, _ string) {
 		br, err := h.EnsureBridge(bridge())
 		check(t, err)
-		p := pairOf(alice, "veth0", br)
-		p.MTU = 10
-		err = h.CreatePair(ns, p)
-		const want = "create veth veth0: invalid argument (mtu less than device minimum)"
+		check(t, h.CreatePair(ns, pairOf(alice, "veth0", br)))
+		nowhere := 255
+		err = h.ConfigurePod(ns, kernel.PodConfig{IfName: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.5.1.2/24")},
+			Routes: []kernel.PodRoute{{Dst: netip.MustParsePrefix("10.6.0.0/16"), Scope: &nowhere}}})
+		const want = "add route 10.6.0.0/16: invalid argument (Invalid scope)"
 		if err == nil || err.Error() != want {
 			t.Errorf("have error %v, want %s", err, want)
 		}
