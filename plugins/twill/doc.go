@@ -1,2 +1,18 @@
-// Command twill is the CNI plugin. It wires the verbs of package attach to the kernel, the records and the allocator.
+//go:build linux
+
+// Command twill is the CNI plugin: it attaches pods to the bridge of their node. A runtime starts it for each call, with the verb in the
+// environment and the network configuration on standard input, and reads a result or an error object from its standard output.
+//
+//	runtime --CNI_COMMAND=ADD, netconf--> skel --> main.go --> attach.Plugin
+//	                                                             |-- record.Store     files below runDir
+//	                                                             |-- filestore        addresses, in this process
+//	                                                             |   or delegate      addresses, from another plugin
+//	                                                             |-- podnet.Handle    rtnetlink
+//	                                                             '-- hostPorts        nftables, conntrack
+//
+// This package is the wiring. It opens what a call needs and no more (no nftables socket without host ports), turns errors into the
+// specification's codes (errors.go), and has no state.
+//
+// The program is small and imports little on purpose: it starts and ends once for each pod, and its start is a third of what an ADD
+// costs. An ADD makes no RPC, runs no program and waits for nothing.
 package main
