@@ -18,7 +18,8 @@ const vethInfoPeer = 1 // VETH_INFO_PEER, linux/veth.h
 // the pod's namespace under its final name, so that no intermediate name is ever visible. The host end is marked with
 // the owner, is a port of the bridge and is down: nothing passes before UpPair.
 //
-// A link that is left of the same owner is replaced; when the call fails, nothing is left. The error wraps kernel.ErrForeignLink or kernel.ErrInterfaceExists when a name is not free.
+// A link that is left of the same owner is replaced; when the call fails, nothing is left. The error wraps kernel.ErrForeignLink
+// or kernel.ErrInterfaceExists when a name is not free.
 func (h *Handle) CreatePair(netns string, p kernel.PodPair) error {
 	if err := h.CheckNetns(netns); err != nil {
 		return err
