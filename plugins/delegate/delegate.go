@@ -114,11 +114,10 @@ func parseLease(data []byte) (attach.Lease, error) {
 	}
 	lease := attach.Lease{DNS: result.DNS}
 	for _, ip := range result.IPs {
-		if !ip.Address.IsValid() {
-			return attach.Lease{}, errors.New("an entry of ips has no address")
+		if !ip.Address.IsValid() || ip.Address.Addr().Is4In6() {
+			return attach.Lease{}, fmt.Errorf("address %q of an entry of ips is neither IPv4 nor IPv6", ip.Address)
 		}
-		address := netip.PrefixFrom(ip.Address.Addr().Unmap(), ip.Address.Bits())
-		lease.Addresses = append(lease.Addresses, ipam.Address{Prefix: address, Gateway: ip.Gateway.Unmap()})
+		lease.Addresses = append(lease.Addresses, ipam.Address{Prefix: ip.Address, Gateway: ip.Gateway.Unmap()})
 	}
 	for _, r := range result.Routes {
 		if !r.Dst.IsValid() {
