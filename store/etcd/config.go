@@ -16,6 +16,7 @@ const (
 	DefaultPrefix         = "/coreos.com/network"
 	DefaultLeaseTTL       = 24 * time.Hour // flannel's
 	DefaultRequestTimeout = 5 * time.Second
+	DefaultHoldover       = 15 * time.Second
 )
 
 // Config says how etcd is reached and where the records are. Its text and log forms leave the credentials out.
@@ -36,6 +37,10 @@ type Config struct {
 	// longer than the outages that a node's subnet should survive. DefaultLeaseTTL when 0.
 	LeaseTTL       time.Duration
 	RequestTimeout time.Duration // of one request; DefaultRequestTimeout when 0
+
+	// Holdover is how long leases outlive etcd's loss of its data. Their nodes notice the loss with their next probe and claim again
+	// at once; the rest is reserve for thousands of them and a server that has just come up. DefaultHoldover when 0.
+	Holdover time.Duration
 }
 
 // String names the endpoints and the prefix.
@@ -72,6 +77,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.RequestTimeout == 0 {
 		c.RequestTimeout = DefaultRequestTimeout
+	}
+	if c.Holdover == 0 {
+		c.Holdover = DefaultHoldover
 	}
 	if c.LeaseTTL < time.Second || c.RequestTimeout < 0 {
 		return c, fmt.Errorf("lease TTL %s and request timeout %s: want at least a second", c.LeaseTTL, c.RequestTimeout)

@@ -58,7 +58,7 @@ func (h *harness) Open() store.Store { return h.open() }
 
 func (h *harness) open() *Store {
 	h.t.Helper()
-	cfg := Config{Endpoints: []string{"http://" + h.proxy.addr}}
+	cfg := Config{Endpoints: []string{"http://" + h.proxy.addr}, Holdover: 3 * time.Second}
 	if h.config != nil {
 		h.config(&cfg)
 	}

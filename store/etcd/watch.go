@@ -49,12 +49,15 @@ type watch struct {
 	rejected map[string]error // by name
 	revision int64            // etcd's, up to which leases is complete; 0: it has to be loaded
 	emitted  store.Snapshot   // the last one; its Revision is 0 when there was none
+	lost     bool             // etcd's history changed since leases was read
+	holdover holdover
 }
 
 // run loads the leases, unless what is there can be followed from its revision on, and follows them until that breaks. It reports
 // whether etcd told it anything.
 func (w *watch) run(ctx context.Context) (progressed bool, err error) {
 	if epoch := w.store.epoch(); epoch != w.epoch {
+		w.lost = w.lost || w.epoch != nil
 		w.epoch, w.revision = epoch, 0
 	}
 	if w.revision == 0 {
@@ -87,7 +90,18 @@ func (w *watch) load(ctx context.Context) error {
 	for name, err := range rejected {
 		w.report(name, err)
 	}
-	w.leases, w.rejected, w.revision = store.Replace(w.leases, next), rejected, revision
+	if w.lost {
+		w.holdover.begin(w.leases, next, w.store.cfg.Holdover)
+		w.lost = false
+		if n := len(w.holdover.leases); n > 0 {
+			w.store.log.Warn("etcd lost leases; they hold on until their nodes had time to claim again", "leases", n, "time", w.store.cfg.Holdover)
+		}
+	} else {
+		for _, l := range next {
+			w.holdover.release(l)
+		}
+	}
+	w.leases, w.rejected, w.revision = store.Replace(w.leases, w.holdover.held(next)), rejected, revision
 	w.publish()
 	return nil
 }
@@ -106,8 +120,14 @@ func (w *watch) follow(ctx context.Context) (progressed bool, err error) {
 		for range batches { // until gather has ended
 		}
 	}()
-	for batch := range batches {
+	for open := true; open; {
+		var batch []clientv3.WatchResponse
 		var changes []store.Change
+		select {
+		case batch, open = <-batches:
+		case <-w.holdover.ends:
+			changes = w.holdover.end()
+		}
 		for i := 0; i < len(batch) && err == nil; i++ {
 			changes, err = w.apply(changes, batch[i])
 		}
@@ -116,8 +136,10 @@ func (w *watch) follow(ctx context.Context) (progressed bool, err error) {
 		if err != nil {
 			return progressed, err
 		}
-		progressed = true
-		w.store.health.answered(w.revision)
+		if len(batch) > 0 {
+			progressed = true
+			w.store.health.answered(w.revision)
+		}
 	}
 	if w.epoch.Err() != nil {
 		return progressed, errors.New("etcd's history changed")
@@ -164,6 +186,9 @@ func (w *watch) apply(changes []store.Change, resp clientv3.WatchResponse) ([]st
 	for _, event := range resp.Events {
 		name := string(event.Kv.Key[len(w.store.leasePrefix()):])
 		if change, ok := w.event(name, event); ok {
+			if change.Lease != nil {
+				changes = append(changes, w.holdover.release(change.Lease)...)
+			}
 			changes = append(changes, change)
 		}
 		w.revision = event.Kv.ModRevision

@@ -39,7 +39,7 @@ const (
 )
 
 // soon is how long after a disturbance a store may take to be right again.
-const soon = 5 * time.Second
+const soon = 10 * time.Second
 
 // Run runs the contract suite. newHarness returns a running backend that holds nothing; it is called once for each test.
 func Run(t *testing.T, newHarness func(t *testing.T) Harness) {

@@ -154,17 +154,31 @@ func testCompactedAway(s *suite) {
 	}
 }
 
+// A datastore that lost its data has not lost its nodes: those that are alive are in every snapshot, while they claim
+// again; what nobody claims is gone in the end.
 func testWiped(s *suite) {
 	s.SetNetwork(Config4)
 	st := s.Open()
-	r := s.register(st, node(1))
+	r, peer := s.register(st, node(1)), s.register(s.Open(), node(2))
 	o := s.watch(st)
 	for i := range 20 { // revisions that the new history does not reach
 		s.Put("10.244.0.0-24", s.value(subnets("10.244.0.0-24"), node(100+i)))
 	}
-	o.leases("10.244.0.0-24", r.Lease().Key())
+	o.leases("10.244.0.0-24", r.Lease().Key(), peer.Lease().Key())
 	s.eventually("health", func() bool { return st.Health() == nil })
 	s.Wipe(Config4)
-	o.leases(r.Lease().Key())
-	s.eventually("no error", func() bool { return r.Err() == nil })
+	o.until("what nobody claims is gone", func(snap store.Snapshot) bool {
+		for _, alive := range []*store.Lease{r.Lease(), peer.Lease()} {
+			if store.Find(snap.Leases, alive.Subnets()) == nil {
+				s.Errorf("a snapshot with revision %d lacks %s, whose node is alive", snap.Revision, alive.Key())
+			}
+		}
+		return len(snap.Leases) == 2
+	})
+	s.eventually("no error", func() bool { return r.Err() == nil && peer.Err() == nil })
+	for _, alive := range []store.Registration{r, peer} {
+		if _, ok := s.Get(alive.Lease().Key()); !ok {
+			s.Errorf("%s was not claimed again", alive.Lease().Key())
+		}
+	}
 }
