@@ -118,9 +118,16 @@ func (b *batch) addRoute(r kernel.PodRoute, index int, onlink bool) {
 // it is already. A packet socket could send the same frames, but its close waits for an RCU grace period, 8 to 20 ms,
 // more than all the rest of an ADD. Asking for the host link first makes the kernel run its deferred link
 // watch (since 6.9: linkwatch_sync_dev in rtnl_getlink), which turns the bridge port to forwarding; without that the
-// frames could be too early.
+// frames could be too early. The bridge is asked for next: with the first of its ports it gets its carrier and its queue back, and
+// until the link watch has seen to that, what the node sends to the pod is dropped, a neighbour request for one, and a second lost.
 func (h *Handle) Announce(netns, hostLink string, c kernel.PodConfig) error {
-	if _, _, err := h.host.findLink(hostLink); err != nil {
+	host, _, err := h.host.findLink(hostLink)
+	if err != nil {
+		return err
+	}
+	var b batch
+	b.add("find the bridge of link "+hostLink, unix.RTM_GETLINK, 0, ifinfo(host.master, 0, 0))
+	if err := h.host.run(&b, nil); err != nil {
 		return err
 	}
 	return h.inPod(netns, func(s *socket) error {
