@@ -234,10 +234,11 @@ func (w *watch) lastGood(name string) *store.Lease {
 	return store.Find(w.leases, subnets)
 }
 
-// report logs a record that cannot be read, once for each thing that is wrong with it.
+// report logs a record that cannot be read, once for each thing that is wrong with it. It is for debugging alone: the snapshot names
+// the record too, and whoever receives that tells the operator.
 func (w *watch) report(name string, err error) {
 	if old := w.rejected[name]; old == nil || old.Error() != err.Error() {
-		w.store.log.Warn("a lease record is skipped", "err", err)
+		w.store.log.Debug("a lease record is skipped", "err", err)
 	}
 }
 
