@@ -112,23 +112,23 @@ func (b *batch) addRoute(r kernel.PodRoute, index int, onlink bool) {
 }
 
 // Announce tells the other pods and the host where the pod's addresses are now: a gratuitous ARP request for each IPv4 address
-// (RFC 5227, 3) and an unsolicited neighbour advertisement for each IPv6 address (RFC 4861, 7.2.6).
+// (RFC 5227, 3) and an unsolicited neighbour advertisement for each IPv6 address (RFC 4861, 7.2.6). When it returns, the node's first
+// packet reaches the pod.
 //
-// The kernel sends them itself. With arp_notify and ndisc_notify set it does so when a link's address is set, also to what
+// The kernel sends the announcements itself. With arp_notify and ndisc_notify set it does so when a link's address is set, also to what
 // it is already. A packet socket could send the same frames, but its close waits for an RCU grace period, 8 to 20 ms,
 // more than all the rest of an ADD. Asking for the host link first makes the kernel run its deferred link
 // watch (since 6.9: linkwatch_sync_dev in rtnl_getlink), which turns the bridge port to forwarding; without that the
-// frames could be too early. The bridge is asked for next: with the first of its ports it gets its carrier and its queue back, and
-// until the link watch has seen to that, what the node sends to the pod is dropped, a neighbour request for one, and a second lost.
+// frames could be too early.
 func (h *Handle) Announce(netns, hostLink string, c kernel.PodConfig) error {
 	host, _, err := h.host.findLink(hostLink)
 	if err != nil {
 		return err
 	}
-	var b batch
-	b.add("find the bridge of link "+hostLink, unix.RTM_GETLINK, 0, ifinfo(host.master, 0, 0))
-	if err := h.host.run(&b, nil); err != nil {
-		return err
+	if host.master != 0 {
+		if err := h.introduce(host.master, c); err != nil {
+			return err
+		}
 	}
 	return h.inPod(netns, func(s *socket) error {
 		var b batch
@@ -137,6 +137,28 @@ func (h *Handle) Announce(netns, hostLink string, c kernel.PodConfig) error {
 		b.attr(unix.IFLA_ADDRESS, c.MAC[:])
 		return s.run(&b, nil)
 	})
+}
+
+// introduce makes the pod a neighbour of the node on the bridge, so that neither has to ask for the other. A question can be lost, and is
+// repeated after a second only:
+//   - The bridge gets its carrier and its queue back with the first of its ports, but not before the link watch has run;
+//     until then what it sends is dropped. Asking for the bridge runs it.
+//   - A pod joins the multicast group that IPv6 asks for its address (RFC 4291, 2.7.1) in a work queue (addrconf_dad_work), some
+//     time after it has the address. A stale entry is used at once and confirmed by unicast.
+func (h *Handle) introduce(bridge int, c kernel.PodConfig) error {
+	var b batch
+	b.add("find the bridge", unix.RTM_GETLINK, 0, ifinfo(bridge, 0, 0))
+	for _, a := range c.Addresses {
+		body := make([]byte, unix.SizeofNdMsg)
+		body[0] = family(a.Addr())
+		binary.NativeEndian.PutUint32(body[4:], uint32(bridge))
+		binary.NativeEndian.PutUint16(body[8:], unix.NUD_STALE)
+		b.add("add neighbour "+a.Addr().String(), unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body)
+		b.addr(unix.NDA_DST, a.Addr())
+		b.attr(unix.NDA_LLADDR, c.MAC[:])
+		b.allow(unix.ENOBUFS) // the table is full: then the node has to ask
+	}
+	return h.host.run(&b, nil)
 }
 
 // addresses returns the addresses of the interface with that index.
