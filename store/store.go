@@ -87,6 +87,8 @@ type Registration interface {
 	Update(attrs Attributes)
 	// Err returns nil while the lease is held, else the last error; ErrLost when another node holds the subnets.
 	Err() error
+	// Lost returns a channel that is closed when Err became ErrLost for the first time. Registering again is the way on.
+	Lost() <-chan struct{}
 	// Close stops renewing and leaves the lease to expire, so that a restarted daemon finds its subnets again.
 	Close() error
 }

@@ -359,8 +359,9 @@ func TestLostSubnetsAreReplaced(t *testing.T) {
 		lost := w.self().Subnets()
 		taker := peer(100)
 		taker.Subnet, taker.IPv6Subnet = lost.IPv4, lost.IPv6
-		w.store.Lose()
 		w.store.SetPeers(taker)
+		w.pass(time.Second)
+		w.store.Lose() // a moment after the taker's record is seen, and nothing else happens
 		w.pass(time.Second)
 		w.wantReady()
 		if now := w.self().Subnets(); now == lost || w.host.last(t).Subnets != now {

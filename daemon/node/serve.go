@@ -27,6 +27,7 @@ func (s *server) serve(ctx context.Context) error {
 		if !errors.Is(err, store.ErrLost) {
 			return closeErr
 		}
+		s.n.status.set(err)
 		s.n.opts.Log.Error("another node holds this node's subnets: registering for others; pods must be made again",
 			"subnet", reg.Lease().Subnet, "ipv6Subnet", reg.Lease().IPv6Subnet, "err", err)
 	}
@@ -56,15 +57,14 @@ func (s *server) loop(ctx context.Context) error {
 		case <-resync.C:
 			s.n.mark(markResync)
 			resync.Reset(s.resyncIn())
+		case <-s.reg.Lost():
+			return store.ErrLost
 		case <-s.n.wake:
 			if m := s.n.take(); m != 0 {
 				pending |= m
 				due.Reset(pace.wait(time.Now(), pending))
 			}
 		case <-due.C:
-			if err := s.reg.Err(); errors.Is(err, store.ErrLost) {
-				return err
-			}
 			snap := s.n.snapshot.Load()
 			if snap == nil {
 				s.n.status.set(errNoSnapshot)

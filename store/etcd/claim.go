@@ -46,7 +46,7 @@ func (s *Store) records(ctx context.Context) ([]record, int64, error) {
 
 // Register implements store.Store.
 func (s *Store) Register(ctx context.Context, network store.Network, attrs store.Attributes, preferred []store.Subnets) (store.Registration, error) {
-	r := &registration{store: s, attrs: attrs, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	r := &registration{store: s, attrs: attrs, wake: make(chan struct{}, 1), done: make(chan struct{}), lost: make(chan struct{})}
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		revision, err := r.register(ctx, network, preferred)
 		if err == nil {

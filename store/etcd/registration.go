@@ -28,6 +28,7 @@ type registration struct {
 	wake   chan struct{} // of length 1: an Update waits
 	cancel context.CancelFunc
 	done   chan struct{} // closed when run has returned
+	lost   chan struct{} // closed by run when another node was found to hold the subnets
 
 	// These belong to Register, and then to run.
 	subnets  store.Subnets
@@ -36,6 +37,7 @@ type registration struct {
 	id       clientv3.LeaseID // the etcd lease that is in use
 	restored time.Time        // when the record was last put back after somebody changed it
 	restores int              // how often, without restoreMemory between
+	loseOnce sync.Once
 
 	mu    sync.Mutex
 	attrs store.Attributes // as wanted
@@ -237,6 +239,9 @@ func (r *registration) report(err error) {
 	before := r.err
 	r.err = err
 	r.mu.Unlock()
+	if errors.Is(err, store.ErrLost) {
+		r.loseOnce.Do(func() { close(r.lost) })
+	}
 	switch {
 	case err == nil && before != nil:
 		r.store.log.Info("the node's subnet is held again", "subnet", r.subnets)
@@ -269,6 +274,9 @@ func (r *registration) Err() error {
 	defer r.mu.Unlock()
 	return r.err
 }
+
+// Lost implements store.Registration.
+func (r *registration) Lost() <-chan struct{} { return r.lost }
 
 // Close implements store.Registration.
 func (r *registration) Close() error {

@@ -52,12 +52,13 @@ func (s *Store) change(f func()) {
 // SetNetwork replaces the network configuration; nil removes it.
 func (s *Store) SetNetwork(n *store.Network) { s.change(func() { s.network = n }) }
 
-// SetPeers makes the store hold exactly these leases and those of the nodes that are registered.
+// SetPeers makes the store hold exactly these leases and those of the nodes that are registered, unless one of these has their subnets.
 func (s *Store) SetPeers(leases ...*store.Lease) {
 	s.change(func() {
 		next := slices.Clone(leases)
 		for _, r := range s.nodes {
-			if r.err == nil {
+			taken := slices.ContainsFunc(leases, func(l *store.Lease) bool { return l.Subnets() == r.subnets })
+			if r.err == nil && !taken {
 				next = append(next, r.lease)
 			}
 		}
@@ -75,7 +76,10 @@ func (s *Store) Fail(err error) { s.change(func() { s.failure = err }) }
 func (s *Store) Lose() {
 	s.change(func() {
 		for _, r := range s.nodes {
-			r.err = store.ErrLost
+			if r.err = store.ErrLost; !r.isLost {
+				r.isLost = true
+				close(r.lost)
+			}
 		}
 	})
 }
@@ -112,7 +116,7 @@ func (s *Store) Network(context.Context) (store.Network, error) {
 
 // Register implements store.Store.
 func (s *Store) Register(_ context.Context, network store.Network, attrs store.Attributes, preferred []store.Subnets) (store.Registration, error) {
-	r := &registration{store: s, attrs: attrs}
+	r := &registration{store: s, attrs: attrs, lost: make(chan struct{})}
 	var err error
 	s.change(func() {
 		if err = s.failure; err != nil {
@@ -178,6 +182,8 @@ type registration struct {
 	attrs   store.Attributes
 	lease   *store.Lease
 	err     error
+	lost    chan struct{}
+	isLost  bool // lost is closed
 }
 
 func (r *registration) publish() {
@@ -208,6 +214,8 @@ func (r *registration) Err() error {
 	}
 	return r.err
 }
+
+func (r *registration) Lost() <-chan struct{} { return r.lost }
 
 func (r *registration) Close() error {
 	r.store.change(func() {

@@ -206,7 +206,17 @@ func testLost(s *suite) {
 	key := r.Lease().Key()
 	other := s.value(subnets(key), node(2))
 	s.Put(key, other)
-	s.eventually("ErrLost", func() bool { return errors.Is(r.Err(), store.ErrLost) })
+	s.eventually("the loss is told", func() bool {
+		select {
+		case <-r.Lost():
+			return true
+		default:
+			return false
+		}
+	})
+	if err := r.Err(); !errors.Is(err, store.ErrLost) {
+		s.Errorf("lost: have error %v, want ErrLost", err)
+	}
 	if have, _ := s.Get(key); have != other {
 		s.Errorf("the other node's record was touched: %s", have)
 	}
