@@ -37,5 +37,8 @@
 // at that point they are still addressed to the masquerading address. The guard is in the same transaction as the first
 // element and therefore there before route_localnet is set.
 //
+// A port on 127.0.0.1 is for the node alone, too: prerouting leads nothing that arrives for 127.0.0.0/8. A machine on the same link
+// may send such packets, and translation comes before the kernel's own check of loopback addresses.
+//
 // IPv6 has no route_localnet: ::1 leads to the node itself.
 package hostport

@@ -84,18 +84,25 @@ func guard() kernel.Chain {
 	return c
 }
 
-// entry sends connections to an address of the node through the maps.
+// entry sends connections to an address of the node through the maps. What arrives for 127.0.0.0/8 does not come from the node: the
+// kernel drops it, but only after this hook, so it must not be led anywhere.
 func entry(hook string) kernel.Chain {
-	return kernel.Chain{Name: hook, Hook: &kernel.Hook{Type: "nat", Hook: hook, Priority: priorityDNAT}, Rules: []kernel.Rule{
-		{Comment: "cannot be led elsewhere", Exprs: []kernel.Expr{
-			kernel.Compare{Field: kernel.FieldIP6Daddr, Value: kernel.Datum{Prefix: loopbackIPv6}},
+	c := kernel.Chain{Name: hook, Hook: &kernel.Hook{Type: "nat", Hook: hook, Priority: priorityDNAT}}
+	unled := func(comment string, f kernel.Field, p netip.Prefix) {
+		c.Rules = append(c.Rules, kernel.Rule{Comment: comment, Exprs: []kernel.Expr{
+			kernel.Compare{Field: f, Value: kernel.Datum{Prefix: p}},
 			kernel.Verdict{Kind: kernel.Return},
-		}},
-		{Exprs: []kernel.Expr{
-			kernel.Compare{Field: kernel.FieldFIBDaddrType, Value: kernel.Datum{Number: typeLocal}},
-			kernel.Verdict{Kind: kernel.Jump, Chain: "ports"},
-		}},
-	}}
+		}})
+	}
+	unled("cannot be led elsewhere", kernel.FieldIP6Daddr, loopbackIPv6)
+	if hook == "prerouting" {
+		unled("localhost is the node's alone", kernel.FieldIPDaddr, loopback)
+	}
+	c.Rules = append(c.Rules, kernel.Rule{Exprs: []kernel.Expr{
+		kernel.Compare{Field: kernel.FieldFIBDaddrType, Value: kernel.Datum{Number: typeLocal}},
+		kernel.Verdict{Kind: kernel.Jump, Chain: "ports"},
+	}})
+	return c
 }
 
 // ports looks the port up: first for the one address of the node, then for all. The mark stays only on packets that a map led

@@ -133,20 +133,7 @@ func TestLoopbackIsGuarded(t *testing.T) {
 			got <- struct{}{}
 		}
 	}()
-	p.do(func() error { // the pod sends to 127.0.0.1 by way of its gateway
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		eth0, err := netlink.LinkByName("eth0")
-		if err != nil {
-			return err
-		}
-		addr, _ := netlink.ParseAddr("127.0.0.1/8")
-		_, dst, _ := net.ParseCIDR("127.0.0.1/32")
-		return errors.Join(netlink.AddrDel(lo, addr), os.WriteFile("/proc/sys/net/ipv4/conf/eth0/route_localnet", []byte("1"), 0),
-			netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Dst: dst, Gw: net.IP{10, 5, 1, 1}}))
-	})
+	p.sendLoopbackTo(netip.MustParseAddr("10.5.1.1"))
 	p.do(func() error {
 		c, err := net.Dial("udp4", "127.0.0.1:98")
 		if err != nil {
