@@ -245,7 +245,7 @@ func TestOtherPrefix(t *testing.T) {
 func TestGarbageIsLoggedOnce(t *testing.T) {
 	h := newHarness(t, nil)
 	var log lines
-	h.log = slog.New(slog.NewTextHandler(&log, nil))
+	h.log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	h.SetNetwork(storetest.Config4)
 	h.Put("10.244.1.0-24", "{")
 	snapshots := follow(t, h.open())
