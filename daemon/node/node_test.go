@@ -465,6 +465,47 @@ func TestAnnouncedOnlyWhenTheNodeCanServe(t *testing.T) {
 	})
 }
 
+// A resync writes the files again when somebody removed them. When that fails, it is tried again until it succeeds.
+func TestAnnouncementIsRetried(t *testing.T) {
+	inWorld(t, networkConfig, func(w *world) {
+		w.start()
+		w.pass(time.Second)
+		n := w.host.count()
+		w.host.mu.Lock()
+		w.host.fail = []error{errors.New("no space left on device")}
+		w.host.mu.Unlock()
+		w.pass(resyncEvery + resyncJitter)
+		w.wantReady()
+		if w.host.count() == n {
+			t.Error("ready, but the files were not written")
+		}
+	})
+}
+
+// A change of the uplink right after the first sync looked at it is noticed.
+func TestUplinkIsWatchedFromTheStart(t *testing.T) {
+	inWorld(t, networkConfig, func(w *world) {
+		opts := w.options()
+		changed := false
+		opts.Forwarding = func(bool, bool) error {
+			if !changed {
+				changed = true
+				time.Sleep(time.Millisecond) // until the monitor runs
+				u, _ := w.uplink.get()
+				u.MTU = 1400
+				w.uplink.set(u)
+				w.monitor.event(kernel.Event{Kind: kernel.KindLink, Link: u.Name, Intact: true})
+			}
+			return nil
+		}
+		w.startWith(opts)
+		w.pass(time.Second)
+		if mtu := w.host.last(t).MTU; mtu != 1330 {
+			t.Errorf("the pods' MTU is %d, want 1330", mtu)
+		}
+	})
+}
+
 func TestStopLeavesTheKernel(t *testing.T) {
 	inWorld(t, networkConfig, func(w *world) {
 		w.store.SetPeers(peer(100))

@@ -189,6 +189,7 @@ func (s *server) announce(what mark) error {
 	}
 	failpoint.Hit("sync-announce")
 	if err := s.n.opts.Host.Announce(a); err != nil {
+		s.told.announces = false // so that the retry does not take it for done
 		return fmt.Errorf("announce the node: %w", err)
 	}
 	s.told.announce(a)

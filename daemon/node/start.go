@@ -35,13 +35,14 @@ func (n *Node) start(ctx context.Context) (*server, error) {
 	if len(network.Unknown) > 0 {
 		n.opts.Log.Warn("the network configuration has keys without a meaning", "keys", network.Unknown)
 	}
-	s := &server{n: n, network: network, told: newTold(n.opts.Log), watcher: &watcher{n: n}}
+	s := &server{n: n, network: network, told: newTold(n.opts.Log)}
 	if s.backend, err = n.opts.Backend(network); err != nil {
 		return nil, err
 	}
 	if s.uplink, err = n.opts.Uplink(network); err != nil {
 		return nil, err
 	}
+	s.watcher = &watcher{n: n, uplink: s.uplink.Name, links: []string{s.uplink.Name}}
 	if s.attrs, err = s.backend.Attributes(s.uplink); err != nil {
 		return nil, err
 	}

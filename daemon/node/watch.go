@@ -32,13 +32,12 @@ func (w *watcher) follow(uplink string, others []kernel.Link) error {
 	if slices.Equal(links, w.links) {
 		return nil
 	}
+	if w.current != nil {
+		if err := w.current.SetLinks(links); err != nil {
+			return fmt.Errorf("watch links %v: %w", links, err)
+		}
+	}
 	w.uplink, w.links = uplink, links
-	if w.current == nil {
-		return nil
-	}
-	if err := w.current.SetLinks(links); err != nil {
-		return fmt.Errorf("watch links %v: %w", links, err)
-	}
 	return nil
 }
 

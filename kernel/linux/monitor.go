@@ -170,14 +170,15 @@ func (m *Monitor) updateFilter() error {
 	if m.overlay != nil && slices.Equal(overlay, m.overlay) {
 		return nil
 	}
-	m.overlay = overlay
 	program, err := notificationFilter(m.own, overlay)
 	if err != nil {
 		return fmt.Errorf("assemble the filter of notifications: %w", err)
 	}
 	var attached error
-	if err := m.raw.Control(func(fd uintptr) { attached = attachFilter(int(fd), program) }); err != nil {
+	controlled := m.raw.Control(func(fd uintptr) { attached = attachFilter(int(fd), program) })
+	if err := errors.Join(controlled, attached); err != nil {
 		return err
 	}
-	return attached
+	m.overlay = overlay
+	return nil
 }
