@@ -173,3 +173,12 @@ func TestGuardComesFirst(t *testing.T) {
 		}
 	}
 }
+
+// Whoever finds its own bit on a packet acts upon it. The rules of a plugin that was here before stay behind.
+func TestMarkIsNobodyElses(t *testing.T) {
+	for name, bits := range map[string]uint32{"portmap": 0x2000, "kube-proxy": 0xc000, "Calico": 0xffff0000, "Cilium": 0x0f00} {
+		if Mark&bits != 0 {
+			t.Errorf("mark %#x has a bit of %s", Mark, name)
+		}
+	}
+}

@@ -32,8 +32,9 @@ var versions = [...]version{
 }
 
 // Mark is the bit of the packet mark that says "a host port led here" between the table's own chains, for the first packet of
-// a connection. The bits 0x4000 and 0x8000 are kube-proxy's.
-const Mark = 0x2000
+// a connection. It must be a bit that nobody else acts upon: 0x2000 is the reference portmap's, whose rules outlive it and masquerade
+// what has the bit; 0x4000 and 0x8000 are kube-proxy's; from 0x10000 on they are Calico's, Weave's and Tailscale's; 0x0f00 is Cilium's.
+const Mark = 0x1000
 
 const (
 	statusDNAT = 0x20 // IPS_DST_NAT, linux/netfilter/nf_conntrack_common.h
