@@ -65,7 +65,7 @@ func TestDrift(t *testing.T) {
 	l := up(t, lab.Options{Family: lab.DualStack, PodsPerNode: 1})
 	node := l.Nodes()[0]
 	env := injuryEnv(t, l)
-	healthy := kernelState(t, node)
+	healthy := programmed(t, node)
 	if strings.Count(healthy, "proto 84") < 4 {
 		t.Fatalf("too little is programmed:\n%s", healthy)
 	}
@@ -113,7 +113,7 @@ func repaired(t *testing.T, node *lab.Node, in injury, healthy string) time.Dura
 	begin := time.Now()
 	var now string
 	for time.Since(begin) < 5*time.Second {
-		if now = kernelState(t, node); now == healthy {
+		if now = programmed(t, node); now == healthy {
 			took := time.Since(begin)
 			if took > time.Second {
 				t.Errorf("%s: repaired after %v", in.name, took)
@@ -145,9 +145,9 @@ func injuryEnv(t *testing.T, l *lab.Lab) string {
 	return env.String()
 }
 
-// kernelState renders what Twill keeps in a node's kernel, as other programs see it: its links with addresses, the ports of the bridge, all
+// programmed renders what Twill keeps in a node's kernel, as other programs see it: its links with addresses, the ports of the bridge, all
 // routes, the peers' neighbours and FDB entries, and its nftables. What changes by itself is left out.
-func kernelState(t *testing.T, n *lab.Node) string {
+func programmed(t *testing.T, n *lab.Node) string {
 	t.Helper()
 	const script = `
 for dev in flannel.1 flannel-v6.1 flannel.7 cni0; do

@@ -108,12 +108,12 @@ func TestEtcdDownAtStart(t *testing.T) {
 	// What the cluster looks like after the outage is not what it was before.
 	del(t, l, leaseKey(t, l, l.Nodes()[2]))
 	put(t, l, subnetsKey+"10.244.250.0-24", peerValue("172.30.9.1"))
-	before := kernelState(t, node)
+	before := programmed(t, node)
 	must(t, l.Etcd().Stop(t.Context()))
 	must(t, node.StartDaemon())
 	unready(t, node, enough, "waiting for")
 	holds(t, 2*time.Second, func() error {
-		if now := kernelState(t, node); now != before {
+		if now := programmed(t, node); now != before {
 			return errors.New(difference(before, now))
 		}
 		if ready(t, node) == nil {

@@ -24,7 +24,7 @@ func TestRestartLosesNothing(t *testing.T) {
 		streams = append(streams, startLoad(t, pods[0], addr(t, pods[1], v6), 4*time.Millisecond),
 			startLoad(t, pods[1], addr(t, pods[0], v6), 4*time.Millisecond))
 	}
-	before := kernelState(t, node)
+	before := programmed(t, node)
 	stop := func() error { return node.StopDaemon(t.Context()) }
 	kill := func() error { return node.KillDaemon(t.Context()) }
 	steps := []struct {
@@ -39,7 +39,7 @@ func TestRestartLosesNothing(t *testing.T) {
 		begin := time.Now()
 		must(t, step.end())
 		ended := time.Since(begin)
-		if now := kernelState(t, node); now != before {
+		if now := programmed(t, node); now != before {
 			t.Errorf("%s: its end changed the kernel:\n%s", step.name, difference(before, now))
 		}
 		must(t, node.SetDaemon(lab.NodeOptions{Program: step.program}))
@@ -50,7 +50,7 @@ func TestRestartLosesNothing(t *testing.T) {
 		if pid == node.DaemonPID() {
 			t.Errorf("%s: it is the same process", step.name)
 		}
-		if now := kernelState(t, node); now != before {
+		if now := programmed(t, node); now != before {
 			t.Errorf("%s: its start changed the kernel:\n%s", step.name, difference(before, now))
 		}
 	}
@@ -73,7 +73,7 @@ func TestKilledInSync(t *testing.T) {
 	program := filepath.Join(dir, "twilld")
 	l := up(t, lab.Options{PodsPerNode: 1})
 	node, pods := l.Nodes()[0], l.Pods()
-	healthy := kernelState(t, node)
+	healthy := programmed(t, node)
 	for _, failpoint := range []string{"sync-begin", "sync-end", "sync-announce"} {
 		stream := startLoad(t, pods[0], addr(t, pods[1], false), 2*time.Millisecond)
 		must(t, node.StopDaemon(t.Context()))
@@ -90,7 +90,7 @@ func TestKilledInSync(t *testing.T) {
 		must(t, node.SetDaemon(lab.NodeOptions{Program: program}))
 		must(t, node.StartDaemon())
 		must(t, node.Ready(t.Context()))
-		if now := kernelState(t, node); now != healthy {
+		if now := programmed(t, node); now != healthy {
 			t.Errorf("%s: the next run left:\n%s", failpoint, difference(healthy, now))
 		}
 		stream.endWhole(t)
