@@ -80,7 +80,13 @@ func (s *uplinkSearch) read(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
 	}
-	// The kernel's order within equal rank: the first address of a family is the one that it was given first (IPv4).
+	// Within equal rank the address that the link was given first comes first, so that a further one, such as a virtual address that
+	// moves between nodes, does not become the node's. The kernel lists them so for IPv4, and the other way round for IPv6
+	// (net/ipv6/addrconf.c, ipv6_link_dev_addr).
+	slices.SortStableFunc(addresses, func(a, b addressMessage) int { return cmp.Compare(a.prefix.Addr().BitLen(), b.prefix.Addr().BitLen()) })
+	if i := slices.IndexFunc(addresses, func(a addressMessage) bool { return a.prefix.Addr().Is6() }); i >= 0 {
+		slices.Reverse(addresses[i:])
+	}
 	slices.SortStableFunc(addresses, func(a, b addressMessage) int { return cmp.Compare(a.rank(), b.rank()) })
 	for _, l := range links {
 		c := candidate{index: l.index}

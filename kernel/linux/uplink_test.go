@@ -51,7 +51,7 @@ addr add 2001:db8::7/64 dev eth0 preferred_lft 0 nodad
 addr add fe80::7/64 dev eth0 nodad
 addr add fd00::8/64 dev eth0 nodad`, UplinkOptions{Iface: "eth0"},
 			kernel.Uplink{Name: "eth0", MTU: 1500, Addresses: prefixes("192.0.2.1/24", "192.0.2.8/32",
-				"fd00::8/64", "2001:db8::1/64", "192.0.2.7/24", "2001:db8::7/64")}},
+				"2001:db8::1/64", "fd00::8/64", "192.0.2.7/24", "2001:db8::7/64")}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			enterNamespace(t)
