@@ -192,8 +192,8 @@ func parseEndpoints(c *Config, v string) error {
 		e = strings.TrimRight(strings.TrimSpace(e), "/")
 		u, err := url.Parse(e)
 		switch {
-		case err == nil && u.User != nil:
-			return errors.New("holds a password: use etcd-username and etcd-password")
+		case strings.Contains(e, "@") && !strings.HasPrefix(e, "unix"): // whatever it is, it is not quoted: logs keep errors
+			return errors.New("holds a user name or password: use etcd-username and etcd-password-file")
 		case err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.Path == "":
 		case err == nil && (u.Scheme == "unix" || u.Scheme == "unixs") && u.Host+u.Path != "":
 		default:
