@@ -50,11 +50,12 @@ func Listen(a Addresses, status *node.Status, m *Metrics, log *slog.Logger) (*Se
 		}
 		s.listeners = append(s.listeners, l)
 		s.servers = append(s.servers, &http.Server{
-			Handler:           handler,
-			ReadHeaderTimeout: 5 * time.Second,
-			WriteTimeout:      30 * time.Second,
-			MaxHeaderBytes:    16 << 10,
-			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+			Handler:        handler,
+			ReadTimeout:    5 * time.Second,
+			WriteTimeout:   30 * time.Second,
+			IdleTimeout:    2 * time.Minute,
+			MaxHeaderBytes: 16 << 10,
+			ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		})
 	}
 	return s, nil
