@@ -18,6 +18,9 @@ const (
 	// more is stale and is removed; a link without it is foreign and is left alone.
 	LinkAlias = "twill"
 
+	// BridgeAlias is that of a bridge which a plugin made or adopted and the daemon has not seen yet.
+	BridgeAlias = LinkAlias + "-bridge"
+
 	// PodLinkAliasPrefix starts the IFLA_IFALIAS of the host end of a pod's veth pair. Container id and interface name follow,
 	// divided by a slash.
 	PodLinkAliasPrefix = "twill-pod "

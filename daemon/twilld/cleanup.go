@@ -9,14 +9,24 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/twill-cni/twill/daemon/config"
+	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/linux"
 	"github.com/twill-cni/twill/kernel/podnet"
+	"github.com/twill-cni/twill/plugins/record"
 	"github.com/twill-cni/twill/store"
+)
+
+// The names of the plugins' records in the run directory.
+const (
+	attachments = "attachments"
+	addresses   = "ipam"
 )
 
 // releaseTimeout bounds how long a cleanup waits for a datastore that may be gone for good.
@@ -31,7 +41,8 @@ type cleaner struct {
 }
 
 // cleanup removes everything in the order in which it would be missed: first what makes a container runtime attach more pods, then
-// pods' links, the node's own, and the records. Forwarding stays on, since others may need it by now.
+// pods' links, the node's own, its lease, and at last the records and the lock, which keeps daemons away meanwhile. Forwarding
+// stays on, since others may need it by now.
 func cleanup(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.Writer) error {
 	held, err := lock(cfg)
 	if err != nil {
@@ -41,13 +52,13 @@ func cleanup(ctx context.Context, cfg *config.Config, log *slog.Logger, out io.W
 	c.files()
 	c.pods()
 	c.kernel(ctx)
-	c.records()
 	c.lease(ctx)
+	c.records()
 	return errors.Join(append(c.errs, held.Close())...)
 }
 
-func (c *cleaner) removed(what, name string) {
-	if _, err := fmt.Fprintln(c.out, "removed", what, name); err != nil {
+func (c *cleaner) removed(what string) {
+	if _, err := fmt.Fprintln(c.out, "removed", what); err != nil {
 		c.failed("report", err)
 	}
 }
@@ -68,11 +79,12 @@ func (c *cleaner) files() {
 	files, err := host.Remove()
 	c.failed("remove files", err)
 	for _, name := range files {
-		c.removed("file", name)
+		c.removed("file " + name)
 	}
 }
 
-// pods removes the host ends of pods' links, and with them the pods' interfaces.
+// pods removes the host ends of pods' links, and with them the pods' interfaces, and their shapers: those that bear a pod's
+// name, and those that only a record tells of, since an ADD that was killed had not marked them yet.
 func (c *cleaner) pods() {
 	h, err := podnet.Open()
 	if err != nil {
@@ -80,22 +92,50 @@ func (c *cleaner) pods() {
 		return
 	}
 	defer h.Close()
-	pods, err := h.PodLinks()
+	links, shapers := c.recorded()
+	marked, err := h.PodLinks()
 	c.failed("list pods' links", err)
-	for _, pod := range pods {
-		gone, err := h.RemovePair(pod.Name, pod.Owner)
-		c.failed("remove a pod's link", err)
-		if gone {
-			c.removed("link", pod.Name+" of pod "+pod.Owner.String())
+	for _, pod := range marked {
+		links[pod.Name] = pod.Owner
+	}
+	markedShapers, err := h.Shapers()
+	c.failed("list pods' shapers", err)
+	maps.Copy(shapers, markedShapers)
+	c.devices(links, h.RemovePair)
+	c.devices(shapers, h.Unshape)
+}
+
+// recorded returns the links and shapers of which the plugins' records tell.
+func (c *cleaner) recorded() (links, shapers map[string]kernel.PodOwner) {
+	links, shapers = map[string]kernel.PodOwner{}, map[string]kernel.PodOwner{}
+	networks, err := os.ReadDir(filepath.Join(c.cfg.RunDir, attachments))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.failed("list networks", err)
+	}
+	for _, network := range networks {
+		records, err := record.Open(c.cfg.RunDir, network.Name()).List()
+		if err != nil {
+			c.log.Warn("a record that cannot be read is removed unread", "err", err)
+		}
+		for _, r := range records {
+			if r.HostLink != "" {
+				links[r.HostLink] = r.Owner()
+			}
+			if r.Shaper != "" {
+				shapers[r.Shaper] = r.Owner()
+			}
 		}
 	}
-	shapers, err := h.Shapers()
-	c.failed("list pods' shapers", err)
-	for device, owner := range shapers {
-		gone, err := h.Unshape(device, owner)
-		c.failed("remove a pod's shaper", err)
-		if gone {
-			c.removed("link", device+" of pod "+owner.String())
+	return links, shapers
+}
+
+// devices removes each device with remove, which says whether it was there.
+func (c *cleaner) devices(owners map[string]kernel.PodOwner, remove func(string, kernel.PodOwner) (bool, error)) {
+	for _, name := range slices.Sorted(maps.Keys(owners)) {
+		gone, err := remove(name, owners[name])
+		c.failed("remove a pod's link", err)
+		if gone && err == nil {
+			c.removed("link " + name + " of pod " + owners[name].String())
 		}
 	}
 }
@@ -106,19 +146,10 @@ func (c *cleaner) kernel(ctx context.Context) {
 		c.failed("open the kernel", err)
 		return
 	}
-	links, err := k.links.Links(ctx, nil)
-	c.failed("list links", err)
-	routes, err := k.links.Routes(ctx, nil)
-	c.failed("list routes", err)
-	if err := k.links.Cleanup(ctx); err != nil {
-		c.failed("remove links and routes", err)
-	} else {
-		for _, r := range routes {
-			c.removed("route", r.Dst.String())
-		}
-		for _, l := range links {
-			c.removed("link", l.Name)
-		}
+	removed, err := k.links.Cleanup(ctx)
+	c.failed("remove links and routes", err)
+	for _, what := range removed {
+		c.removed(what)
 	}
 	tables, err := k.tables.TableNames(ctx)
 	c.failed("list nftables", err)
@@ -126,7 +157,7 @@ func (c *cleaner) kernel(ctx context.Context) {
 		c.failed("remove nftables", err)
 	} else {
 		for _, name := range tables {
-			c.removed("table", name)
+			c.removed("table " + name)
 		}
 	}
 	c.failed("close the kernel", k.close())
@@ -134,7 +165,7 @@ func (c *cleaner) kernel(ctx context.Context) {
 
 // records removes the plugins' records of attachments and addresses. The run directory goes too when nothing else is in it.
 func (c *cleaner) records() {
-	for _, name := range []string{"attachments", "ipam", lockName} {
+	for _, name := range []string{attachments, addresses, lockName} {
 		path := filepath.Join(c.cfg.RunDir, name)
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -142,7 +173,7 @@ func (c *cleaner) records() {
 		err := os.RemoveAll(path)
 		c.failed("remove records", err)
 		if err == nil && name != lockName {
-			c.removed("records", path)
+			c.removed("records " + path)
 		}
 	}
 	if rest, err := os.ReadDir(c.cfg.RunDir); err == nil && len(rest) == 0 {
@@ -176,7 +207,7 @@ func (c *cleaner) lease(ctx context.Context) {
 	released, err := datastore.Release(ctx, node)
 	c.failed("release the node's subnets", err)
 	for _, subnets := range released {
-		c.removed("lease", subnets.String())
+		c.removed("lease " + subnets.String())
 	}
 	c.failed("close the datastore", datastore.Close())
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
 )
 
 const (
@@ -318,6 +320,50 @@ func TestCleanup(t *testing.T) {
 		t.Errorf("run directory: %v", err)
 	}
 	c.eventually("b forgets a", func() string { return b.ip("route show proto 84") })
+	if again := a.cleanup(); strings.Contains(again, "removed") {
+		t.Errorf("a second clean up removed\n%s", again)
+	}
+}
+
+// What only the plugins made goes too, be it half made. What others have on the node stays.
+func TestCleanupOfPods(t *testing.T) {
+	c := newCluster(t, vxlanNetwork)
+	a := c.addNode()
+	a.ip("link add foreign type veth peer name foreign1")
+	before := a.ip("-br link") + a.nft("list tables")
+	for _, made := range []string{
+		"link add cni0 type bridge", "link set cni0 alias twill-bridge",
+		"link add veth1 type veth peer name pod1", "link set veth1 master cni0",
+		"link add veth2 type veth peer name pod2", "link set veth2 master cni0", "nft add table inet twill-hostports",
+	} {
+		a.command(made)
+	}
+	a.do(func() error {
+		link, err := netlink.LinkByName("veth1")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetAlias(link, "twill-pod c1/eth0")
+	})
+	dir := a.file("run/attachments/twill")
+	must(t, os.MkdirAll(dir, 0o700))
+	must(t, os.MkdirAll(a.file("run/ipam/twill"), 0o700))
+	must(t, os.WriteFile(dir+"/c2:eth0.adding", []byte(`{"network":"twill","containerID":"c2","ifName":"eth0","bridge":"cni0","hostLink":"veth2"}`+"\n"), 0o600))
+	must(t, os.WriteFile(dir+"/c3:eth0", []byte("{"), 0o600))
+	must(t, os.WriteFile(dir+"/c4:eth0", []byte(`{"network":"twill","containerID":"c4","ifName":"eth0","hostLink":"veth4"}`+"\n"), 0o600))
+	out := a.cleanup()
+	for _, want := range []string{"removed link cni0\n", "removed link veth1 of pod c1/eth0\n", "removed link veth2 of pod c2/eth0\n",
+		"removed table twill-hostports\n", "removed records " + a.file("run/attachments"), "removed records " + a.file("run/ipam")} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if after := a.ip("-br link") + a.nft("list tables"); after != before {
+		t.Errorf("left:\n%s\nbefore:\n%s", after, before)
+	}
+	if _, err := os.Stat(a.file("run")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("run directory: %v", err)
+	}
 	if again := a.cleanup(); strings.Contains(again, "removed") {
 		t.Errorf("a second clean up removed\n%s", again)
 	}

@@ -383,7 +383,7 @@ route add 10.9.0.0/24 via 192.0.2.9`)
 	p.apply(t, h)
 	wantNoErrors(t, h.ApplyRoutes(t.Context(), set(route("10.1.0.0/24", via("192.0.2.2", "eth0")), route("fd00:1::/64", via("2001:db8::2", "eth0")))))
 	for range 2 {
-		if err := h.Cleanup(t.Context()); err != nil {
+		if _, err := h.Cleanup(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		wantRoutes(t, h, nil)

@@ -13,16 +13,13 @@ import (
 	"github.com/twill-cni/twill/kernel"
 )
 
-// bridgeAlias marks a bridge whose address is pinned and whose settings were made by Twill. The daemon's kernel.LinkAlias, which
-// starts alike, says the same.
-const bridgeAlias = kernel.LinkAlias + "-bridge"
-
 // EnsureBridge makes the bridge what want says and returns what it is. It may run in many processes at a time. In the
 // usual case, when all is well, it costs two round trips.
 //
 // A bridge takes over the lowest address of its ports unless its own was set explicitly (kernel: br_stp_recalculate_bridge_id,
 // NET_ADDR_SET), and every pod's neighbour entry for the gateway would be stale then. A new bridge therefore gets an
-// address derived from its gateways; one that was there keeps what it has, set again by hand.
+// address derived from its gateways; one that was there keeps what it has, set again by hand. Its alias, kernel.BridgeAlias
+// or the daemon's kernel.LinkAlias, says that this was done.
 func (h *Handle) EnsureBridge(want kernel.PodBridge) (kernel.PodBridgeState, error) {
 	have, ok, err := h.host.findLink(want.Name)
 	if err != nil {
@@ -89,7 +86,7 @@ func (h *Handle) adoptBridge(have link, want kernel.PodBridge) error {
 	var b batch
 	b.add("pin address of bridge "+want.Name, unix.RTM_SETLINK, 0, ifinfo(have.index, 0, 0))
 	b.attr(unix.IFLA_ADDRESS, have.mac[:])
-	b.str(unix.IFLA_IFALIAS, bridgeAlias)
+	b.str(unix.IFLA_IFALIAS, kernel.BridgeAlias)
 	return h.host.run(&b, nil)
 }
 
