@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -110,9 +111,11 @@ type testNode struct {
 	name string
 	dir  string
 	addr string // on the underlay
-	cmd  *exec.Cmd
-	log  *lockedBuffer
-	exit chan error
+	// wrapper is a command that start runs the daemon by; empty for none.
+	wrapper []string
+	cmd     *exec.Cmd
+	log     *lockedBuffer
+	exit    chan error
 }
 
 func (c *cluster) addNode() *testNode {
@@ -156,7 +159,8 @@ func (n *testNode) file(name string) string { return filepath.Join(n.dir, name) 
 
 func (n *testNode) start(extra ...string) {
 	n.c.t.Helper()
-	n.cmd = exec.Command(os.Args[0], n.args(extra...)...)
+	command := slices.Concat(n.wrapper, []string{os.Args[0]}, n.args(extra...))
+	n.cmd = exec.Command(command[0], command[1:]...)
 	n.cmd.Env = append(os.Environ(), asDaemon+"=1")
 	n.log = &lockedBuffer{}
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
