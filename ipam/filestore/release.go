@@ -124,14 +124,26 @@ func (a *Allocator) claimsOf(inode uint64) ([]netip.Addr, error) {
 	return ips, nil
 }
 
-// putBack queues the address in its range's table. An address of a range that is not configured any more has none.
+// putBack queues the address in its range's table. An address of a range that is not configured any more has none. When no range
+// is known at all (ipam.ParseForRelease), every table goes, to be built anew by whoever knows the ranges.
 func (s *session) putBack(ip netip.Addr) error {
+	if len(s.cfg.Sets) == 0 {
+		return s.dropTables()
+	}
 	for _, set := range s.cfg.Sets {
 		if rng, ok := set.Find(ip); ok {
 			return s.onTable(rng, func(t *table) error { return t.putIP(ip, s.now()) })
 		}
 	}
 	return nil
+}
+
+func (s *session) dropTables() error {
+	list, err := names(s.path("slots"))
+	for _, name := range list {
+		err = errors.Join(err, unlink(s.path("slots", name)))
+	}
+	return err
 }
 
 // Retain releases the leases of all owners that are not in valid and returns what it released. It goes on past errors and

@@ -37,13 +37,14 @@ type network struct {
 	store *filestore.Allocator
 }
 
-func (p plugin) load(stdin []byte) (*network, error) {
+// load reads the configuration with parse: ipam.ParseConfig, or ipam.ParseForRelease for the verbs that release.
+func (p plugin) load(stdin []byte, parse func([]byte) (ipam.Config, error)) (*network, error) {
 	n := &network{}
 	if err := json.Unmarshal(stdin, &n.PluginConf); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "network configuration is not valid JSON", err.Error())
 	}
 	var err error
-	if n.cfg, err = ipam.ParseConfig(stdin); err != nil {
+	if n.cfg, err = parse(stdin); err != nil {
 		return nil, types.NewError(types.ErrInvalidNetworkConfig, "network configuration is not valid", err.Error())
 	}
 	log := slog.New(slog.NewTextHandler(p.stderr, nil))
@@ -63,7 +64,7 @@ func owner(args *skel.CmdArgs) (ipam.Owner, error) {
 }
 
 func (p plugin) add(args *skel.CmdArgs) error {
-	n, err := p.load(args.StdinData)
+	n, err := p.load(args.StdinData, ipam.ParseConfig)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,7 @@ func (p plugin) add(args *skel.CmdArgs) error {
 }
 
 func (p plugin) del(args *skel.CmdArgs) error {
-	n, err := p.load(args.StdinData)
+	n, err := p.load(args.StdinData, ipam.ParseForRelease)
 	if err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func (p plugin) del(args *skel.CmdArgs) error {
 
 // check verifies that the owner's lease exists, and that the previous result has every address of it.
 func (p plugin) check(args *skel.CmdArgs) error {
-	n, err := p.load(args.StdinData)
+	n, err := p.load(args.StdinData, ipam.ParseConfig)
 	if err != nil {
 		return err
 	}
@@ -145,7 +146,7 @@ func (p plugin) check(args *skel.CmdArgs) error {
 
 // gc releases what has no valid attachment. Without the key there is nothing to go by, and nothing is released.
 func (p plugin) gc(args *skel.CmdArgs) error {
-	n, err := p.load(args.StdinData)
+	n, err := p.load(args.StdinData, ipam.ParseForRelease)
 	if err != nil {
 		return err
 	}
@@ -163,7 +164,7 @@ func (p plugin) gc(args *skel.CmdArgs) error {
 }
 
 func (p plugin) status(args *skel.CmdArgs) error {
-	n, err := p.load(args.StdinData)
+	n, err := p.load(args.StdinData, ipam.ParseConfig)
 	if err != nil {
 		return err
 	}

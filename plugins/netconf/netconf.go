@@ -1,6 +1,7 @@
 package netconf
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,19 +82,24 @@ func (b Bandwidth) IsZero() bool { return b.Ingress.Bits == 0 && b.Egress.Bits =
 
 // document is the JSON form; known lists its keys.
 type document struct {
-	CNIVersion       string                             `json:"cniVersion"`
-	Name             string                             `json:"name"`
-	Type             string                             `json:"type"`
-	Bridge           *string                            `json:"bridge"`
-	MTU              int                                `json:"mtu"`
-	Hairpin          *bool                              `json:"hairpin"`
-	RunDir           *string                            `json:"runDir"`
-	IPAM             struct{ Type string }              `json:"ipam"`
-	DNS              DNS                                `json:"dns"`
-	RuntimeConfig    runtimeConfig                      `json:"runtimeConfig"`
-	Args             struct{ CNI struct{ MAC string } } `json:"args"`
-	PrevResult       json.RawMessage                    `json:"prevResult"`
-	ValidAttachments *[]attachmentJSON                  `json:"cni.dev/valid-attachments"`
+	basics
+	Type          string                             `json:"type"`
+	Bridge        *string                            `json:"bridge"`
+	MTU           int                                `json:"mtu"`
+	Hairpin       *bool                              `json:"hairpin"`
+	DNS           DNS                                `json:"dns"`
+	RuntimeConfig runtimeConfig                      `json:"runtimeConfig"`
+	Args          struct{ CNI struct{ MAC string } } `json:"args"`
+}
+
+// basics is the part of the document that every verb needs.
+type basics struct {
+	CNIVersion       string                `json:"cniVersion"`
+	Name             string                `json:"name"`
+	RunDir           *string               `json:"runDir"`
+	IPAM             struct{ Type string } `json:"ipam"`
+	PrevResult       json.RawMessage       `json:"prevResult"`
+	ValidAttachments *[]attachmentJSON     `json:"cni.dev/valid-attachments"`
 }
 
 var known = []string{"args", "bridge", "capabilities", "cniVersion", "dns", "hairpin", "ipam", "mtu", "name", "prevResult", "runDir",
@@ -126,11 +132,15 @@ type attachmentJSON struct {
 // document cannot be decoded. Unknown keys are errors, since a misspelt key that is ignored is found out only when
 // something breaks; keys that contain a slash are the specification's and runtimes' own and are let through.
 func Parse(data []byte) (*Config, error) {
-	doc, keys, err := decode(data)
-	if err != nil {
+	var all map[string]json.RawMessage
+	if err := decode(data, &all); err != nil {
 		return nil, err
 	}
-	if err := checkKeys(keys); err != nil {
+	if err := checkKeys(slices.Sorted(maps.Keys(all))); err != nil {
+		return nil, err
+	}
+	var doc document
+	if err := decode(data, &doc); err != nil {
 		return nil, err
 	}
 	c, err := doc.common(data)
@@ -140,29 +150,24 @@ func Parse(data []byte) (*Config, error) {
 	return c, errors.Join(doc.settings(c), doc.runtime(c))
 }
 
-// ParseForRemoval reads what DEL and GC need: name, directories, ipam and the valid attachments. It is lenient about
-// everything else. A configuration that an earlier or later version accepted must not keep a pod from being removed.
+// ParseForRemoval reads what DEL and GC need: name, directories, ipam and the valid attachments. It does not look at anything
+// else. What an earlier or later version accepted, or what made an ADD fail, must not keep a pod from being removed.
 func ParseForRemoval(data []byte) (*Config, error) {
-	doc, _, err := decode(data)
-	if err != nil {
+	var doc basics
+	if err := decode(data, &doc); err != nil {
 		return nil, err
 	}
 	return doc.common(data)
 }
 
-func decode(data []byte) (*document, []string, error) {
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(data, &all); err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrSyntax, err)
+func decode(data []byte, to any) error {
+	if bytes.Equal(bytes.TrimSpace(data), []byte("null")) {
+		return fmt.Errorf("%w: want an object, have null", ErrSyntax)
 	}
-	if all == nil {
-		return nil, nil, fmt.Errorf("%w: want an object, have null", ErrSyntax)
+	if err := json.Unmarshal(data, to); err != nil {
+		return fmt.Errorf("%w: %w", ErrSyntax, err)
 	}
-	doc := &document{}
-	if err := json.Unmarshal(data, doc); err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrSyntax, err)
-	}
-	return doc, slices.Sorted(maps.Keys(all)), nil
+	return nil
 }
 
 func checkKeys(keys []string) error {
@@ -175,12 +180,12 @@ func checkKeys(keys []string) error {
 }
 
 // common fills in what every verb needs.
-func (d *document) common(raw []byte) (*Config, error) {
+func (d *basics) common(raw []byte) (*Config, error) {
 	if err := ipam.ValidateNetwork(d.Name); err != nil {
 		return nil, fmt.Errorf("name: %w", err)
 	}
 	c := &Config{CNIVersion: d.CNIVersion, Name: d.Name, Bridge: DefaultBridge, Hairpin: true, RunDir: DefaultRunDir,
-		IPAM: d.IPAM.Type, DNS: d.DNS, Raw: raw}
+		IPAM: d.IPAM.Type, Raw: raw}
 	if d.RunDir != nil {
 		if !filepath.IsAbs(*d.RunDir) {
 			return nil, fmt.Errorf("runDir: %q is not an absolute path", *d.RunDir)
@@ -239,6 +244,7 @@ func CheckMTU(mtu int, addresses []netip.Prefix) error {
 // runtime checks and takes over what the runtime passes for the capabilities.
 func (d *document) runtime(c *Config) error {
 	rc := d.RuntimeConfig
+	c.DNS = d.DNS
 	if dns := rc.DNS; len(dns.Servers)+len(dns.Searches)+len(dns.Options) > 0 {
 		c.DNS = DNS{Nameservers: dns.Servers, Search: dns.Searches, Options: dns.Options}
 	}

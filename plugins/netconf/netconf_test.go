@@ -139,7 +139,8 @@ func TestParseSyntaxErrors(t *testing.T) {
 
 // A configuration that another version accepted must not keep a pod from being removed.
 func TestParseForRemovalIsLenient(t *testing.T) {
-	got, err := ParseForRemoval(with(`"future":1,"mtu":7,"bridge":"","runtimeConfig":{"mac":"?","portMappings":[{"hostPort":-1}]},"runDir":"/x"`))
+	got, err := ParseForRemoval(with(`"future":1,"mtu":7,"bridge":"","hairpin":"yes","dns":[],"runtimeConfig":{"mac":7,"portMappings":"all",
+		"bandwidth":{"ingressRate":-1}},"args":null,"runDir":"/x"`))
 	if err != nil {
 		t.Fatal(err)
 	}

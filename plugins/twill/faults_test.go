@@ -176,12 +176,20 @@ func TestReusedNamespace(t *testing.T) {
 	n.must(call{verb: "CHECK", id: "new", netns: p.path, keys: map[string]any{"prevResult": json.RawMessage(out)}})
 }
 
-// What can be removed is removed also when the IPAM configuration is past use; the DEL then tells why it is not done.
+// Ranges that are wrong keep no pod from being removed. Without a data directory, what can be removed is, and the DEL tells why it is
+// not done.
 func TestDelWithBrokenIPAM(t *testing.T) {
 	n := newNode(t, subnet4)
 	p := newNetns(t)
+	broken := func(dataDir string) map[string]any {
+		return map[string]any{"ipam": map[string]any{"type": "twill-ipam", "ranges": "x", "dataDir": dataDir}, "runtimeConfig": "x"}
+	}
 	n.must(call{verb: "ADD", id: "a", netns: p.path, keys: everything})
-	_, err := n.run(call{verb: "DEL", id: "a", keys: map[string]any{"ipam": map[string]any{"type": "twill-ipam", "ranges": "x"}}})
+	n.must(call{verb: "DEL", id: "a", keys: broken(n.dir + "/ipam")})
+	n.wantNothingLeft()
+
+	n.must(call{verb: "ADD", id: "a", netns: p.path, keys: everything})
+	_, err := n.run(call{verb: "DEL", id: "a", keys: broken("nowhere")})
 	var printed *delegate.Error
 	if !errors.As(err, &printed) || printed.Code != 7 {
 		t.Errorf("have error %v, want code 7", err)

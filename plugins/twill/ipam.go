@@ -25,11 +25,11 @@ import (
 const localIPAM = "twill-ipam"
 
 // openIPAM returns what gives out the network's addresses.
-func openIPAM(cfg *netconf.Config, args *skel.CmdArgs) (attach.IPAM, error) {
+func openIPAM(cfg *netconf.Config, args *skel.CmdArgs, parse func([]byte) (ipam.Config, error)) (attach.IPAM, error) {
 	if cfg.IPAM != localIPAM {
 		return delegate.Plugin{Name: cfg.IPAM, Netconf: cfg.Raw, Path: args.Path, Netns: args.Netns, Args: args.Args}, nil
 	}
-	parsed, err := ipam.ParseConfig(cfg.Raw)
+	parsed, err := parse(cfg.Raw)
 	if err != nil {
 		return nil, withCode(types.ErrInvalidNetworkConfig, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	cniversion "github.com/containernetworking/cni/pkg/version"
 
+	"github.com/twill-cni/twill/ipam"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/podnet"
 	"github.com/twill-cni/twill/plugins/attach"
@@ -44,9 +45,15 @@ type session struct {
 	ipamErr error // why there is no IPAM
 }
 
+// parsers read the network configuration and its part for address management.
+type parsers struct {
+	netconf func([]byte) (*netconf.Config, error)
+	ipam    func([]byte) (ipam.Config, error)
+}
+
 // open parses what the runtime passes and opens what the plugin works on.
-func open(args *skel.CmdArgs, parse func([]byte) (*netconf.Config, error)) (*session, error) {
-	cfg, err := parse(args.StdinData)
+func open(args *skel.CmdArgs, parse parsers) (*session, error) {
+	cfg, err := parse.netconf(args.StdinData)
 	if err != nil {
 		return nil, withCode(types.ErrInvalidNetworkConfig, err)
 	}
@@ -57,7 +64,7 @@ func open(args *skel.CmdArgs, parse func([]byte) (*netconf.Config, error)) (*ses
 	s := &session{handle: handle, ports: &hostPorts{}}
 	s.req = attach.Request{Owner: kernel.PodOwner{ContainerID: args.ContainerID, IfName: args.IfName}, Netns: args.Netns, Config: cfg}
 	s.plugin = &attach.Plugin{Kernel: handle, Records: record.Open(cfg.RunDir, cfg.Name), HostPorts: s.ports}
-	s.plugin.IPAM, s.ipamErr = openIPAM(cfg, args)
+	s.plugin.IPAM, s.ipamErr = openIPAM(cfg, args, parse.ipam)
 	return s, nil
 }
 
@@ -68,7 +75,7 @@ func (s *session) close() {
 
 // openStrict opens for the verbs that go by the configuration and by CNI_ARGS.
 func openStrict(args *skel.CmdArgs) (*session, error) {
-	s, err := open(args, netconf.Parse)
+	s, err := open(args, parsers{netconf.Parse, ipam.ParseConfig})
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +91,7 @@ func openStrict(args *skel.CmdArgs) (*session, error) {
 
 // openForRemoval opens for the verbs that remove. They do what they can also with an IPAM configuration that cannot be used.
 func openForRemoval(args *skel.CmdArgs) (*session, error) {
-	s, err := open(args, netconf.ParseForRemoval)
+	s, err := open(args, parsers{netconf.ParseForRemoval, ipam.ParseForRelease})
 	if err == nil && s.ipamErr != nil {
 		s.plugin.IPAM = broken{s.ipamErr}
 	}
