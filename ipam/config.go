@@ -2,9 +2,11 @@ package ipam
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -123,6 +125,25 @@ func ParseConfig(netconf []byte) (Config, error) {
 	return cfg, nil
 }
 
+// ParseForRelease is ParseConfig for callers that only release leases. From a configuration that ParseConfig refuses it takes the data
+// directory, and the other fields stay zero: a range or a requested address that is wrong must not keep a lease from ending.
+func ParseForRelease(netconf []byte) (Config, error) {
+	cfg, err := ParseConfig(netconf)
+	if err == nil {
+		return cfg, nil
+	}
+	var doc struct {
+		IPAM *struct {
+			DataDir string `json:"dataDir"`
+		} `json:"ipam"`
+	}
+	if json.Unmarshal(netconf, &doc) != nil || doc.IPAM == nil {
+		return Config{}, err
+	}
+	cfg = Config{DataDir: DefaultDataDir}
+	return cfg, cfg.parseDataDir(doc.IPAM.DataDir)
+}
+
 func strictUnmarshal(data []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
@@ -131,11 +152,8 @@ func strictUnmarshal(data []byte, v any) error {
 
 // parseSettings takes over what is not a range.
 func (c *Config) parseSettings(in ipamJSON) error {
-	if in.DataDir != "" {
-		if !filepath.IsAbs(in.DataDir) {
-			return fmt.Errorf("ipam.dataDir: %q is not an absolute path", in.DataDir)
-		}
-		c.DataDir = filepath.Clean(in.DataDir)
+	if err := c.parseDataDir(in.DataDir); err != nil {
+		return err
 	}
 	if in.Quarantine != nil {
 		if *in.Quarantine < 0 || *in.Quarantine > int64(maxQuarantine/time.Second) {
@@ -150,6 +168,17 @@ func (c *Config) parseSettings(in ipamJSON) error {
 		}
 		c.Routes = append(c.Routes, route)
 	}
+	return nil
+}
+
+func (c *Config) parseDataDir(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	if !filepath.IsAbs(dir) {
+		return fmt.Errorf("ipam.dataDir: %q is not an absolute path", dir)
+	}
+	c.DataDir = filepath.Clean(dir)
 	return nil
 }
 
@@ -189,7 +218,10 @@ func (c *Config) parseSets(in ipamJSON, runtime []json.RawMessage) error {
 
 func parseRoute(in routeJSON) (Route, error) {
 	out := Route{MTU: in.MTU, AdvMSS: in.AdvMSS, Priority: in.Priority, Table: in.Table, Scope: in.Scope}
-	var err error
+	err := out.CheckNumbers()
+	if err != nil {
+		return Route{}, err
+	}
 	if out.Dst, err = parsePrefix(in.Dst); err != nil {
 		return Route{}, fmt.Errorf("dst: %w", err)
 	}
@@ -202,6 +234,23 @@ func parseRoute(in routeJSON) (Route, error) {
 		}
 	}
 	return out, nil
+}
+
+// CheckNumbers returns an error that names the first number of the route which the kernel's fields (linux/rtnetlink.h) cannot hold: it would
+// be cut off and mean something else.
+func (r Route) CheckNumbers() error {
+	zero := 0
+	for _, n := range []struct {
+		key   string
+		value *int
+		most  int
+	}{{"mtu", &r.MTU, math.MaxUint16}, {"advmss", &r.AdvMSS, math.MaxUint16}, {"priority", &r.Priority, math.MaxUint32},
+		{"table", cmp.Or(r.Table, &zero), math.MaxUint32}, {"scope", cmp.Or(r.Scope, &zero), math.MaxUint8}} {
+		if *n.value < 0 || *n.value > n.most {
+			return fmt.Errorf("%s: %d is not between 0 and %d", n.key, *n.value, n.most)
+		}
+	}
+	return nil
 }
 
 // parsePrefix accepts a network in CIDR notation without host bits.

@@ -152,6 +152,10 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"quarantine not a number", `{"ipam":{"subnet":"10.0.0.0/24","quarantine":"30s"}}`, "quarantine"},
 		{"route without destination", `{"ipam":{"subnet":"10.0.0.0/24","routes":[{"gw":"10.0.0.1"}]}}`, "ipam.routes[0].dst"},
 		{"route of two families", `{"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"10.0.0.0/8","gw":"fd00::1"}]}}`, "ipam.routes[0].gw"},
+		{"route with a scope that a byte cannot hold", `{"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"10.0.0.0/8","scope":256}]}}`, "ipam.routes[0].scope: 256 is not between 0 and 255"},
+		{"route with a negative table", `{"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"10.0.0.0/8","table":-1}]}}`, "ipam.routes[0].table"},
+		{"route with a table of 33 bits", `{"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"10.0.0.0/8","table":4294967550}]}}`, "ipam.routes[0].table"},
+		{"route with a negative mtu", `{"ipam":{"subnet":"10.0.0.0/24","routes":[{"dst":"10.0.0.0/8","mtu":-1}]}}`, "ipam.routes[0].mtu"},
 		{"bad requested address", `{"ipam":{"subnet":"10.0.0.0/24"},"runtimeConfig":{"ips":["10.0.0.7","x"]}}`, "runtimeConfig.ips[1]"},
 		{"bad requested address in args", `{"ipam":{"subnet":"10.0.0.0/24"},"args":{"cni":{"ips":["10.0.0.7/99"]}}}`, "args.cni.ips[0]"},
 		{"zone in an address", `{"ipam":{"subnet":"10.0.0.0/24"},"args":{"cni":{"ips":["fe80::1%eth0"]}}}`, "args.cni.ips[0]"},
@@ -163,6 +167,22 @@ func TestParseConfigRefuses(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// A lease ends whatever is wrong with the rest of the configuration.
+func TestParseForRelease(t *testing.T) {
+	for netconf, want := range map[string]string{
+		`{"ipam":{"type":"twill-ipam","dataDir":"/x/","ranges":7,"unknown":1},"runtimeConfig":{"ips":["?"]},"args":7}`: "/x",
+		`{"ipam":{}}`:                 DefaultDataDir,
+		`{"ipam":{"dataDir":"x"}}`:    "",
+		`{"ipam":{"dataDir":["/x"]}}`: "",
+		`{`:                           "",
+	} {
+		got, err := ParseForRelease([]byte(netconf))
+		if err == nil && got.DataDir != want || err != nil && want != "" {
+			t.Errorf("%s: data directory %q, error %v; want %q", netconf, got.DataDir, err, want)
+		}
 	}
 }
 

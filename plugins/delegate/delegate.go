@@ -120,11 +120,14 @@ func parseLease(data []byte) (attach.Lease, error) {
 		lease.Addresses = append(lease.Addresses, ipam.Address{Prefix: ip.Address, Gateway: ip.Gateway.Unmap()})
 	}
 	for _, r := range result.Routes {
-		if !r.Dst.IsValid() {
-			return attach.Lease{}, errors.New("an entry of routes has no dst")
+		if !r.Dst.IsValid() || r.Dst.Addr().Is4In6() {
+			return attach.Lease{}, fmt.Errorf("dst %q of an entry of routes is neither IPv4 nor IPv6", r.Dst)
 		}
-		lease.Routes = append(lease.Routes, ipam.Route{Dst: r.Dst.Masked(), GW: r.GW, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority,
-			Table: r.Table, Scope: r.Scope})
+		route := ipam.Route{Dst: r.Dst.Masked(), GW: r.GW.Unmap(), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope}
+		if err := route.CheckNumbers(); err != nil {
+			return attach.Lease{}, fmt.Errorf("route to %s: %w", route.Dst, err)
+		}
+		lease.Routes = append(lease.Routes, route)
 	}
 	return lease, nil
 }

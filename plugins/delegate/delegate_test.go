@@ -51,6 +51,8 @@ func TestParseLease(t *testing.T) {
 		{"no address", `{"ips":[{}]}`, attach.Lease{}, true},
 		{"bad address", `{"ips":[{"address":"10.0.0.2"}]}`, attach.Lease{}, true},
 		{"IPv4 written as IPv6", `{"ips":[{"address":"::ffff:10.0.0.2/120"}]}`, attach.Lease{}, true},
+		{"destination of IPv4 written as IPv6", `{"routes":[{"dst":"::ffff:10.0.0.0/104"}]}`, attach.Lease{}, true},
+		{"scope that a byte cannot hold", `{"routes":[{"dst":"10.0.0.0/8","scope":509}]}`, attach.Lease{}, true},
 		{"no destination", `{"routes":[{"gw":"10.0.0.1"}]}`, attach.Lease{}, true},
 	}
 	for _, test := range tests {
