@@ -94,6 +94,8 @@ type Records interface {
 	Get(owner kernel.PodOwner) (r Record, found bool, err error)
 	// Complete reports whether the owner's record is that of an ADD that ran to its end.
 	Complete(owner kernel.PodOwner) bool
+	// Retire makes a complete record one that is not, before anything that belongs to it is removed. There need be none.
+	Retire(owner kernel.PodOwner) error
 	Remove(owner kernel.PodOwner) error
 	// Freeze waits for the ADDs that run and holds up those that come, until release is called.
 	Freeze() (release func(), err error)

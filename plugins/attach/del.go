@@ -35,6 +35,10 @@ func (p *Plugin) unlink(ctx context.Context, network string, owner kernel.PodOwn
 	if errors.Is(err, ErrBusy) {
 		return err
 	}
+	if err := p.Records.Retire(owner); err != nil {
+		return err
+	}
+	failpoint.Hit("del-retired")
 	if err != nil || !found { // a record that cannot be read is as good as none: the names tell what to remove
 		r, found = Record{Network: network, Shaper: shaper(network, owner)}, false
 	}

@@ -258,6 +258,10 @@ func (n records) Get(owner kernel.PodOwner) (Record, bool, error) {
 
 func (n records) Complete(owner kernel.PodOwner) bool { return n.complete[owner] }
 
+func (n records) Retire(owner kernel.PodOwner) error {
+	return n.does("retire record", func() error { delete(n.complete, owner); return nil })
+}
+
 func (n records) Remove(owner kernel.PodOwner) error {
 	return n.does("remove record", func() error {
 		delete(n.records, owner)

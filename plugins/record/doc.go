@@ -8,6 +8,9 @@
 // leased addresses, replaces what the lines before it say. The rename to the final name is the last step of an ADD.
 // A colon divides the parts since neither of them can hold one.
 //
+// A DEL takes the final name away again before it removes anything: then the record is what it is after an ADD that was killed, and
+// whoever keeps host ports in place (the daemon) leaves those of this attachment alone.
+//
 // Locks (flock, so that the kernel drops them when a process is killed): an ADD holds its own file exclusively, and the
 // directory shared. A DEL that finds the file locked knows that the ADD is not dead but running. A GC holds the
 // directory exclusively and thereby sees no ADD half-way.

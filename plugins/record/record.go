@@ -167,7 +167,8 @@ func checkIdle(path string) error {
 		return nil // there is none
 	}
 	defer unix.Close(fd)
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+	// Shared, so that two that look do not take each other for the ADD.
+	if err := unix.Flock(fd, unix.LOCK_SH|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		return fmt.Errorf("attachment record %s: %w", path, attach.ErrBusy)
 	}
 	return nil
@@ -208,6 +209,16 @@ func decode(data []byte) (attach.Record, error) {
 // Complete reports whether the owner's ADD ran to its end.
 func (s *Store) Complete(owner kernel.PodOwner) bool {
 	return unix.Access(s.path(owner), unix.F_OK) == nil
+}
+
+// Retire takes the final name from the owner's record, if it has one: whoever keeps host ports in place must not put back those
+// that are being removed. See attach.Records.
+func (s *Store) Retire(owner kernel.PodOwner) error {
+	err := unix.Rename(s.path(owner), s.path(owner)+pending)
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENAMETOOLONG) {
+		return fmt.Errorf("retire attachment record %s: %w", s.path(owner), err)
+	}
+	return nil
 }
 
 // Remove removes the owner's record in whichever state it is; none is no error.
