@@ -210,16 +210,18 @@ func TestHostPortUDPAfterReplacement(t *testing.T) {
 					p, err := n.AddPod(t.Context(), options)
 					must(t, err)
 					servePort(t, p.Netns(), "udp", netip.AddrPortFrom(netip.Addr{}, 53), name)
-					if answer, err := question(conn, time.Second); err != nil || !strings.HasPrefix(answer, name+" ") {
-						t.Errorf("the first question after ADD: have %q, %v; want %s", answer, err, name)
-					}
+					// An entry that was not flushed would live as long as the client goes on to ask.
+					within(t, 2*time.Second, func() error {
+						answer, err := question(conn, 100*time.Millisecond)
+						if err == nil && !strings.HasPrefix(answer, name+" ") {
+							err = fmt.Errorf("%q answers, not %s", answer, name)
+						}
+						return err
+					})
 					must(t, p.Delete(t.Context()))
 					if answer, err := question(conn, 50*time.Millisecond); err == nil {
 						t.Errorf("%q answers after DEL", answer)
 					}
-				}
-				if left := sh(t, n.Netns(), "conntrack -L -p udp --orig-port-dst 5353 2>/dev/null | grep -v 'dst=10.244\\|dst=fd00:244' | wc -l"); left == "" {
-					t.Error("conntrack says nothing")
 				}
 			})
 		}
