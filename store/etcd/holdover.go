@@ -14,12 +14,14 @@ type holdover struct {
 	leases map[store.Subnets]*store.Lease
 	// index finds a held lease by what only one node can have: a subnet or a public address.
 	index map[any]store.Subnets
-	ends  <-chan time.Time // nil when nothing is held
+	lasts time.Duration
+	timer *time.Timer // nil while no holdover lasts
 }
 
-// begin holds, for the time given, the leases of old that are not in next, which is what etcd has now.
+// begin holds the leases of old that are not in next, which is what etcd has now. It lasts for the time given since the last of
+// their nodes claimed again: many nodes need longer than few.
 func (h *holdover) begin(old, next []*store.Lease, lasts time.Duration) {
-	h.leases, h.index, h.ends = map[store.Subnets]*store.Lease{}, map[any]store.Subnets{}, nil
+	*h = holdover{leases: map[store.Subnets]*store.Lease{}, index: map[any]store.Subnets{}, lasts: lasts}
 	for _, l := range old {
 		h.leases[l.Subnets()] = l
 		for _, key := range identity(l) {
@@ -30,8 +32,16 @@ func (h *holdover) begin(old, next []*store.Lease, lasts time.Duration) {
 		h.release(l)
 	}
 	if len(h.leases) > 0 {
-		h.ends = time.After(lasts)
+		h.timer = time.NewTimer(lasts)
 	}
+}
+
+// ends yields when the leases that are still held were held for long enough; it is nil while no holdover lasts.
+func (h *holdover) ends() <-chan time.Time {
+	if h.timer == nil {
+		return nil
+	}
+	return h.timer.C
 }
 
 // release ends the holding of the leases that l, which was read from etcd, takes the place of: those with a subnet or a
@@ -44,6 +54,9 @@ func (h *holdover) release(l *store.Lease) []store.Change {
 			continue
 		}
 		delete(h.leases, held.Subnets())
+		if h.timer != nil {
+			h.timer.Reset(h.lasts)
+		}
 		if held.Subnets() != l.Subnets() {
 			changes = append(changes, store.Change{Subnets: held.Subnets()})
 		}

@@ -125,7 +125,7 @@ func (w *watch) follow(ctx context.Context) (progressed bool, err error) {
 		var changes []store.Change
 		select {
 		case batch, open = <-batches:
-		case <-w.holdover.ends:
+		case <-w.holdover.ends():
 			changes = w.holdover.end()
 		}
 		for i := 0; i < len(batch) && err == nil; i++ {
