@@ -12,7 +12,7 @@ import (
 
 // Release deletes the records of the node with these attributes, so that its subnets are free at once, and returns their subnets. It is for
 // a node that leaves the cluster: a Registration that is still open would claim them again. A record that another node took over
-// meanwhile stays.
+// meanwhile stays, and so does one without an etcd lease: the operator reserved those subnets for the node.
 func (s *Store) Release(ctx context.Context, node store.Attributes) ([]store.Subnets, error) {
 	all, _, err := s.records(ctx)
 	if err != nil {
@@ -21,7 +21,7 @@ func (s *Store) Release(ctx context.Context, node store.Attributes) ([]store.Sub
 	var released []store.Subnets
 	var errs []error
 	for _, r := range all {
-		if r.lease == nil || !r.lease.SameNode(node) {
+		if r.lease == nil || !r.lease.SameNode(node) || r.id == clientv3.NoLease {
 			continue
 		}
 		unchanged := clientv3.Compare(clientv3.ModRevision(r.key), "=", r.mod)

@@ -1,9 +1,12 @@
 package etcd
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/twill-cni/twill/store"
 )
@@ -30,5 +33,25 @@ func TestReleaseFreesTheNodesRecordsAlone(t *testing.T) {
 	}
 	if again, err := s.Release(t.Context(), attrs("192.0.2.1")); err != nil || len(again) > 0 {
 		t.Errorf("released %v again, error %v", again, err)
+	}
+}
+
+func TestReleaseKeepsReservations(t *testing.T) {
+	h := newHarness(t, nil)
+	s := h.open()
+	reserved, err := store.ParseKey("10.5.7.0-24")
+	h.must(err)
+	node := store.Attributes{PublicIP: netip.MustParseAddr("192.0.2.1"), BackendType: "vxlan"}
+	value, err := store.NewLease(reserved, node).Value()
+	h.must(err)
+	h.must(s.do(t.Context(), func(ctx context.Context, cli *clientv3.Client) (int64, error) {
+		_, err := cli.Put(ctx, s.leasePrefix()+reserved.Key(), string(value))
+		return 0, err
+	}))
+	if released, err := s.Release(t.Context(), node); err != nil || len(released) > 0 {
+		t.Errorf("released %v, error %v", released, err)
+	}
+	if left, _, err := s.records(t.Context()); err != nil || len(left) != 1 {
+		t.Errorf("left %v, error %v", left, err)
 	}
 }
