@@ -5,10 +5,10 @@
 //
 //	runtime --CNI_COMMAND=ADD, netconf--> skel --> main.go --> attach.Plugin
 //	                                                             |-- record.Store     files below runDir
-//	                                                             |-- filestore        addresses, in this process
+//	                                                             |-- localipam        addresses, in this process
 //	                                                             |   or delegate      addresses, from another plugin
 //	                                                             |-- podnet.Handle    rtnetlink
-//	                                                             '-- hostPorts        nftables, conntrack
+//	                                                             '-- portmap.Ports    nftables, conntrack
 //
 // This package is the wiring. It opens what a call needs and no more (no nftables socket without host ports), turns errors into the
 // specification's codes (errors.go), and has no state.

@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
+	"github.com/twill-cni/twill/kernel/nft"
 	"github.com/twill-cni/twill/plugins/delegate"
 )
 
@@ -276,15 +278,13 @@ func TestCheck(t *testing.T) {
 		}), "does not shape"},
 		{"shaper", onHost(func(p pod) string { return "ifb-" + strings.TrimPrefix(hostLink(p), "veth") }, netlink.LinkDel), "shaper"},
 		{"host port", func(n *node, p pod) {
-			ports := &hostPorts{}
 			n.do(func() error {
-				tables, err := ports.open()
+				tables, err := nft.Open(slog.New(slog.DiscardHandler))
 				if err != nil {
 					return err
 				}
-				return tables.SyncTables(t.Context(), nil, []string{"twill-hostports"})
+				return errors.Join(tables.SyncTables(t.Context(), nil, []string{"twill-hostports"}), tables.Close())
 			})
-			ports.close()
 		}, "port"},
 		{"lease", func(n *node, p pod) {
 			if err := os.RemoveAll(n.dir + "/ipam"); err != nil {

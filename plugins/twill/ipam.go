@@ -4,11 +4,7 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/netip"
-	"os"
-	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -18,6 +14,7 @@ import (
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/plugins/attach"
 	"github.com/twill-cni/twill/plugins/delegate"
+	"github.com/twill-cni/twill/plugins/localipam"
 	"github.com/twill-cni/twill/plugins/netconf"
 )
 
@@ -37,77 +34,7 @@ func openIPAM(cfg *netconf.Config, args *skel.CmdArgs, parse func([]byte) (ipam.
 	if err != nil {
 		return nil, withCode(types.ErrInvalidNetworkConfig, err)
 	}
-	return local{cfg: parsed, store: store}, nil
-}
-
-// local adapts the in-process allocator.
-type local struct {
-	cfg   ipam.Config
-	store *filestore.Allocator
-}
-
-func toOwner(o kernel.PodOwner) ipam.Owner {
-	return ipam.Owner{ContainerID: o.ContainerID, IfName: o.IfName}
-}
-
-func (l local) Allocate(ctx context.Context, r attach.Request) (attach.Lease, error) {
-	lease, err := l.store.Allocate(ctx, ipam.Request{Owner: toOwner(r.Owner), Netns: r.Netns, Pod: r.Args.Pod,
-		IPs: slices.Concat(l.cfg.IPs, r.Args.IPs)})
-	if err != nil {
-		return attach.Lease{}, err
-	}
-	out := attach.Lease{Addresses: lease.Addresses, Routes: l.cfg.Routes}
-	if l.cfg.ResolvConf != "" {
-		if out.DNS, err = readResolvConf(l.cfg.ResolvConf); err != nil {
-			return attach.Lease{}, err
-		}
-	}
-	return out, nil
-}
-
-func readResolvConf(path string) (netconf.DNS, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return netconf.DNS{}, fmt.Errorf("ipam.resolvConf: %w", err)
-	}
-	defer f.Close()
-	dns, err := ipam.ParseResolvConf(f)
-	if err != nil {
-		return netconf.DNS{}, fmt.Errorf("ipam.resolvConf: %s: %w", path, err)
-	}
-	return netconf.DNS{Nameservers: dns.Nameservers, Domain: dns.Domain, Search: dns.Search, Options: dns.Options}, nil
-}
-
-func (l local) Release(ctx context.Context, owner kernel.PodOwner) error {
-	_, err := l.store.Release(ctx, toOwner(owner))
-	return err
-}
-
-func (l local) Check(_ context.Context, owner kernel.PodOwner, addresses []netip.Prefix) error {
-	lease, err := l.store.Lookup(toOwner(owner))
-	if errors.Is(err, ipam.ErrNotFound) {
-		return fmt.Errorf("lease of %s is missing: %w", owner, attach.ErrMismatch)
-	}
-	if err != nil {
-		return err
-	}
-	for _, want := range addresses {
-		if !slices.ContainsFunc(lease.Addresses, func(a ipam.Address) bool { return a.Prefix == want }) {
-			return fmt.Errorf("lease of %s does not hold %s: %w", owner, want, attach.ErrMismatch)
-		}
-	}
-	return nil
-}
-
-func (l local) Status(context.Context) error { return l.store.Status() }
-
-func (l local) Retain(ctx context.Context, valid []kernel.PodOwner) error {
-	owners := make([]ipam.Owner, len(valid))
-	for i, o := range valid {
-		owners[i] = toOwner(o)
-	}
-	_, err := l.store.Retain(ctx, owners)
-	return err
+	return localipam.New(parsed, store), nil
 }
 
 // broken stands for an IPAM that could not be opened.

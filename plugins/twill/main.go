@@ -17,7 +17,9 @@ import (
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/podnet"
 	"github.com/twill-cni/twill/plugins/attach"
+	"github.com/twill-cni/twill/plugins/localipam"
 	"github.com/twill-cni/twill/plugins/netconf"
+	"github.com/twill-cni/twill/plugins/portmap"
 	"github.com/twill-cni/twill/plugins/record"
 )
 
@@ -41,7 +43,7 @@ type session struct {
 	plugin  *attach.Plugin
 	req     attach.Request
 	handle  *podnet.Handle
-	ports   *hostPorts
+	ports   *portmap.Ports
 	ipamErr error // why there is no IPAM
 }
 
@@ -61,7 +63,7 @@ func open(args *skel.CmdArgs, parse parsers) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{handle: handle, ports: &hostPorts{}}
+	s := &session{handle: handle, ports: &portmap.Ports{}}
 	s.req = attach.Request{Owner: kernel.PodOwner{ContainerID: args.ContainerID, IfName: args.IfName}, Netns: args.Netns, Config: cfg}
 	s.plugin = &attach.Plugin{Kernel: handle, Records: record.Open(cfg.RunDir, cfg.Name), HostPorts: s.ports}
 	s.plugin.IPAM, s.ipamErr = openIPAM(cfg, args, parse.ipam)
@@ -69,7 +71,7 @@ func open(args *skel.CmdArgs, parse parsers) (*session, error) {
 }
 
 func (s *session) close() {
-	s.ports.close()
+	s.ports.Close()
 	s.handle.Close()
 }
 
@@ -104,7 +106,7 @@ func add(args *skel.CmdArgs) error {
 		return cniError(err)
 	}
 	defer s.close()
-	if err := toOwner(s.req.Owner).Validate(); err != nil {
+	if err := localipam.Owner(s.req.Owner).Validate(); err != nil {
 		return cniError(withCode(types.ErrInvalidEnvironmentVariables, err))
 	}
 	ctx := context.Background()

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/kernel/nft"
 	"github.com/twill-cni/twill/plugins/attach"
 	"github.com/twill-cni/twill/plugins/delegate"
 	"github.com/twill-cni/twill/plugins/hostport"
@@ -263,14 +265,14 @@ func (n *node) left() []string {
 			out = append(out, dir+"/"+f.Name())
 		}
 	}
-	ports := &hostPorts{}
-	n.do(func() error { _, err := ports.open(); return err })
-	defer ports.close()
+	var tables *nft.Handle
+	n.do(func() (err error) { tables, err = nft.Open(slog.New(slog.DiscardHandler)); return err })
+	defer tables.Close()
 	for _, s := range hostport.Table().Sets {
 		if len(s.Value) == 0 && !strings.HasPrefix(s.Name, "self") {
 			continue // of the bridge
 		}
-		elems, err := ports.tables.ListElements(kernel.FamilyInet, hostport.TableName, s.Name)
+		elems, err := tables.ListElements(kernel.FamilyInet, hostport.TableName, s.Name)
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			n.t.Fatal(err)
 		}

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package portmap
 
 import (
 	"context"
@@ -18,10 +18,13 @@ import (
 	"github.com/twill-cni/twill/plugins/hostport"
 )
 
-// hostPorts keeps host ports in nftables. It opens its socket when it is first needed: most pods map no port.
-type hostPorts struct{ tables *nft.Handle }
+// Ports are the host ports of one node. It opens its socket when that is first needed, since most pods map no port; the zero value is ready
+// for use. It is not safe for concurrent use.
+type Ports struct{ tables *nft.Handle }
 
-func (h *hostPorts) open() (*nft.Handle, error) {
+var _ attach.HostPorts = (*Ports)(nil)
+
+func (h *Ports) open() (*nft.Handle, error) {
 	if h.tables == nil {
 		tables, err := nft.Open(slog.New(slog.DiscardHandler))
 		if err != nil {
@@ -32,7 +35,8 @@ func (h *hostPorts) open() (*nft.Handle, error) {
 	return h.tables, nil
 }
 
-func (h *hostPorts) close() {
+// Close releases the socket. What is in the kernel stays there.
+func (h *Ports) Close() {
 	if h.tables != nil {
 		_ = h.tables.Close()
 	}
@@ -40,7 +44,7 @@ func (h *hostPorts) close() {
 
 // Add makes all mappings of the pod or none; see attach.HostPorts. The guard of the loopback addresses is in place before
 // route_localnet opens them.
-func (h *hostPorts) Add(ctx context.Context, p hostport.Pod) error {
+func (h *Ports) Add(ctx context.Context, p hostport.Pod) error {
 	ports, err := p.Ports()
 	if err != nil {
 		return err
@@ -65,7 +69,7 @@ func (h *hostPorts) Add(ctx context.Context, p hostport.Pod) error {
 }
 
 // taken says which port another pod has, and which pod that is.
-func (h *hostPorts) taken(tables *nft.Handle, p hostport.Pod, ports hostport.Elements) error {
+func (h *Ports) taken(tables *nft.Handle, p hostport.Pod, ports hostport.Elements) error {
 	for set, elems := range ports {
 		found, err := tables.FindElements(kernel.FamilyInet, hostport.TableName, set, elems)
 		if err != nil {
@@ -81,7 +85,7 @@ func (h *hostPorts) taken(tables *nft.Handle, p hostport.Pod, ports hostport.Ele
 }
 
 // Remove removes what leads to the pod. It looks before it removes: a port whose ADD failed is another pod's.
-func (h *hostPorts) Remove(ctx context.Context, p hostport.Pod) error {
+func (h *Ports) Remove(ctx context.Context, p hostport.Pod) error {
 	ports, err := p.Ports()
 	if err != nil {
 		return nil // nothing was made of these
@@ -107,7 +111,7 @@ func (h *hostPorts) Remove(ctx context.Context, p hostport.Pod) error {
 }
 
 // Check looks every element up.
-func (h *hostPorts) Check(_ context.Context, p hostport.Pod) error {
+func (h *Ports) Check(_ context.Context, p hostport.Pod) error {
 	ports, err := p.Ports()
 	if err != nil {
 		return err
