@@ -87,4 +87,7 @@ type Event struct {
 	// Foreign says of the other kinds that a dump would not return the object: another route protocol, a neighbour that is not
 	// permanent. It matters only where it took the place of one of ours.
 	Foreign bool
+	// Pod says of KindLink that the link bears PodLinkAliasPrefix and, with Deleted, that it is gone, else that it was set down. Nothing else is
+	// told of such links.
+	Pod bool
 }

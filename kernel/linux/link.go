@@ -57,18 +57,25 @@ func parseLinkMessage(payload []byte) (l linkMessage, err error) {
 		case unix.IFLA_MASTER:
 			master, _ := a.u32()
 			l.master = int32(master)
+		case unix.IFLA_PROTINFO: // of a port, in family AF_BRIDGE
+			l.hairpin = hairpin(a.value)
 		case unix.IFLA_LINKINFO:
 			if kind, ok := find(a.value, unix.IFLA_INFO_KIND); ok {
 				l.kind = kind.text()
 			}
 			if port, ok := find(a.value, unix.IFLA_INFO_SLAVE_DATA); ok {
-				mode, ok := find(port.value, unix.IFLA_BRPORT_MODE)
-				l.hairpin = ok && len(mode.value) > 0 && mode.value[0] != 0
+				l.hairpin = hairpin(port.value)
 			}
 		}
 		attrs = rest
 	}
 	return l, nil
+}
+
+// hairpin reads the mode of a bridge port from its attributes.
+func hairpin(port []byte) bool {
+	mode, ok := find(port, unix.IFLA_BRPORT_MODE)
+	return ok && len(mode.value) > 0 && mode.value[0] != 0
 }
 
 // find returns the first attribute of the type.

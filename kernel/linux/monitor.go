@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -22,7 +23,7 @@ const monitorBuffer = 16 << 20
 
 // Monitor turns the kernel's notifications into events: of links of interest, their addresses, the neighbours and
 // FDB entries of those that are VXLAN devices, and the routes of the main table that are ours, are on those VXLAN devices or replaced
-// another route. What its own Handle asked the kernel for is left out as far as the kernel says so (routes and
+// another route; and pods' links that go or are set down. What its own Handle asked the kernel for is left out as far as the kernel says so (routes and
 // neighbours): 20,000 new peers would otherwise flood the queue with what is known already.
 //
 // Nothing of a busy host's other traffic (ARP of hundreds of pods, a full BGP table) wakes the process: a socket filter
@@ -43,6 +44,12 @@ type Monitor struct {
 type device struct {
 	name  string
 	vxlan bool
+	pod   bool // it bears kernel.PodLinkAliasPrefix
+	up    bool
+}
+
+func deviceOf(l linkMessage) device {
+	return device{name: l.name, vxlan: l.kind == "vxlan", pod: strings.HasPrefix(l.alias, kernel.PodLinkAliasPrefix), up: l.up()}
 }
 
 // NewMonitor subscribes to the notifications of the handle's network namespace for the links of the given names. What changes
@@ -153,7 +160,7 @@ func (m *Monitor) readDevices(ctx context.Context) error {
 	defer m.mu.Unlock()
 	m.devices = make(map[int32]device, len(all))
 	for _, l := range all {
-		m.devices[l.index] = device{name: l.name, vxlan: l.kind == "vxlan"}
+		m.devices[l.index] = deviceOf(l)
 	}
 	return m.updateFilter()
 }

@@ -5,6 +5,7 @@ package linux
 import (
 	"context"
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +53,10 @@ func text(e kernel.Event) string {
 		s = e.Neighbor.String()
 	case kernel.KindRoute:
 		s = e.Route.String()
+	}
+	if e.Pod {
+		s = strings.Replace(s, "link", "pod's link", 1)
+		e.Intact = false
 	}
 	for flag, set := range map[string]bool{"deleted": e.Deleted, "foreign": e.Foreign, "intact": e.Intact} {
 		if set {
@@ -124,6 +129,11 @@ func TestMonitorTellsOfOurs(t *testing.T) {
 			[]string{"link flannel-v6.1", "link flannel-v6.1 deleted"}},
 		{"port taken off the bridge", "ip link set pod1 nomaster",
 			[]string{"link cni0 intact"}},
+		{"pod's link set down", "ip link set pod1 down", []string{"pod's link pod1"}},
+		{"pod's link down twice", "ip link set pod1 down\nip link set pod1 mtu 1400\nip link set pod1 up\nip link set pod1 down", []string{"pod's link pod1", "pod's link pod1"}},
+		{"pod's link deleted", "ip link del pod1", []string{"pod's link pod1", "pod's link pod1 deleted"}},
+		{"hairpin mode off", "ip link set pod1 type bridge_slave hairpin off", []string{"link cni0 intact"}},
+		{"hairpin mode off, by bridge", "bridge link set dev pod1 hairpin off", []string{"link cni0 intact"}},
 		{"foreign traffic", `
 ip neigh add 192.0.2.9 lladdr 02:99:00:00:00:00 dev eth0 nud permanent
 ip neigh replace 192.0.2.9 lladdr 02:99:00:00:00:01 dev eth0 nud reachable
@@ -143,7 +153,12 @@ ip link del foreign`, nil},
 			setUp(t, underlay+overlays+`
 link add cni0 type bridge
 link add pod1 type veth peer name in1
-link set pod1 master cni0`)
+link set pod1 master cni0
+link set pod1 type bridge_slave hairpin on
+link set pod1 up
+link set in1 up
+`)
+			markPod(t, "pod1")
 			wantNoErrors(t, h.ApplyFDB(t.Context(), set(fdb("flannel.1", "02:01:00:00:00:00", "192.0.2.11"))))
 			m := newMonitor(t, h, "eth0", "cni0")
 			if err := m.SetLinks([]string{"eth0", "cni0", "flannel.1", "flannel-v6.1"}); err != nil {
@@ -173,7 +188,17 @@ link set pod1 master cni0`)
 	}
 }
 
-func isLink(event string) bool { return strings.HasPrefix(event, "link ") }
+// markPod makes a link look like the host end of a pod's pair.
+func markPod(t *testing.T, link string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "ip", "link", "set", link, "alias", kernel.PodLinkAliasPrefix+"a/eth0").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func isLink(event string) bool {
+	return strings.Contains(event, "link ") && !strings.Contains(event, " dev ")
+}
 
 func isSubsequence(want, got []string) bool {
 	for _, g := range got {

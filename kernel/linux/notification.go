@@ -56,26 +56,35 @@ func (m *Monitor) linkEvents(msg message) ([]kernel.Event, error) {
 	}
 	deleted := msg.msgType == unix.RTM_DELLINK
 	if l.family == unix.AF_BRIDGE {
-		// About a link as a port of a bridge. One that left may have to be put back; the bridge itself is as it was.
-		if bridge := m.devices[l.master].name; deleted && m.wants(bridge) {
-			return []kernel.Event{{Kind: kernel.KindLink, Link: bridge, Intact: true}}, nil
-		}
-		return nil, nil
+		return m.portEvent(l, deleted), nil
 	}
 	var events []kernel.Event
 	before := m.devices[l.index]
+	if now := deviceOf(l); now.pod && (deleted || before.up && !now.up) {
+		events = append(events, kernel.Event{Kind: kernel.KindLink, Link: l.name, Deleted: deleted, Intact: true, Pod: true})
+	}
 	if before.name != l.name && m.wants(before.name) {
 		events = append(events, kernel.Event{Kind: kernel.KindLink, Link: before.name, Deleted: true})
 	}
 	if deleted {
 		delete(m.devices, l.index)
 	} else {
-		m.devices[l.index] = device{name: l.name, vxlan: l.kind == "vxlan"}
+		m.devices[l.index] = deviceOf(l)
 	}
 	if m.wants(l.name) {
 		events = append(events, kernel.Event{Kind: kernel.KindLink, Link: l.name, Deleted: deleted, Intact: !deleted && l.up()})
 	}
 	return events, m.updateFilter()
+}
+
+// portEvent is about a link as a port of a bridge. One that left may have to be put back, and a pod's that lost its hairpin mode,
+// which it gets before it is marked as a pod's, may have to get it back; the bridge itself is as it was.
+func (m *Monitor) portEvent(l linkMessage, deleted bool) []kernel.Event {
+	bridge := m.devices[l.master].name
+	if !m.wants(bridge) || !deleted && (l.hairpin || !m.devices[l.index].pod) {
+		return nil
+	}
+	return []kernel.Event{{Kind: kernel.KindLink, Link: bridge, Intact: true}}
 }
 
 func (m *Monitor) addressEvent(msg message) ([]kernel.Event, error) {

@@ -131,8 +131,21 @@ func (h *Handle) PodLinks() ([]kernel.PodLink, error) {
 	var pods []kernel.PodLink
 	for _, l := range all {
 		if l.kind == "veth" && l.podOwner.ContainerID != "" {
-			pods = append(pods, kernel.PodLink{Name: l.name, Owner: l.podOwner, MAC: l.mac, MTU: l.mtu, Master: l.master, Up: l.up})
+			pods = append(pods, l.podLink())
 		}
 	}
 	return pods, nil
+}
+
+// PodLink returns the host end of a pod's veth pair by its name; found is false when there is none, or the link is no pod's.
+func (h *Handle) PodLink(name string) (l kernel.PodLink, found bool, err error) {
+	have, ok, err := h.host.findLink(name)
+	if err != nil || !ok || have.kind != "veth" || have.podOwner.ContainerID == "" {
+		return kernel.PodLink{}, false, err
+	}
+	return have.podLink(), true, nil
+}
+
+func (l link) podLink() kernel.PodLink {
+	return kernel.PodLink{Name: l.name, Owner: l.podOwner, MAC: l.mac, MTU: l.mtu, Master: l.master, Up: l.up}
 }
