@@ -31,6 +31,7 @@ type Config struct {
 	Routes     []Route       // handed through to the result
 	DataDir    string        // absolute; DefaultDataDir unless set
 	ResolvConf string        // resolv.conf to take the result's DNS from; empty for none
+	HostLocal  string        // directory of the reference host-local, whose addresses are passed over; empty for none
 	Quarantine time.Duration // how long a released address rests while others are free
 	IPs        []netip.Addr  // addresses asked for by runtimeConfig.ips and args.cni.ips
 }
@@ -67,6 +68,7 @@ type (
 		Routes     []routeJSON   `json:"routes"`
 		DataDir    string        `json:"dataDir"`
 		ResolvConf string        `json:"resolvConf"`
+		HostLocal  string        `json:"hostLocalDir"`
 		Quarantine *int64        `json:"quarantine"`
 	}
 	rangeJSON struct {
@@ -154,6 +156,12 @@ func strictUnmarshal(data []byte, v any) error {
 func (c *Config) parseSettings(in ipamJSON) error {
 	if err := c.parseDataDir(in.DataDir); err != nil {
 		return err
+	}
+	if in.HostLocal != "" {
+		if !filepath.IsAbs(in.HostLocal) {
+			return fmt.Errorf("ipam.hostLocalDir: %q is not an absolute path", in.HostLocal)
+		}
+		c.HostLocal = filepath.Clean(in.HostLocal)
 	}
 	if in.Quarantine != nil {
 		if *in.Quarantine < 0 || *in.Quarantine > int64(maxQuarantine/time.Second) {

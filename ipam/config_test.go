@@ -78,11 +78,11 @@ func TestParseConfig(t *testing.T) {
 		},
 		{
 			"settings",
-			`{"ipam":{"type":"twill-ipam","subnet":"10.1.0.0/24","dataDir":"/var/lib/x/","resolvConf":"/etc/resolv.conf","quarantine":0,
+			`{"ipam":{"type":"twill-ipam","subnet":"10.1.0.0/24","dataDir":"/var/lib/x/","resolvConf":"/etc/resolv.conf","hostLocalDir":"/var/lib/y/","quarantine":0,
 			  "routes":[{"dst":"0.0.0.0/0"},{"dst":"fd00::/8","gw":"fd00::1","mtu":1400,"advmss":1360,"priority":5,"table":100,"scope":253}]}}`,
 			with(func(c *Config) {
 				c.Sets = []RangeSet{{rng("10.1.0.0/24", "10.1.0.1", "10.1.0.254", "10.1.0.1")}}
-				c.DataDir, c.ResolvConf, c.Quarantine = "/var/lib/x", "/etc/resolv.conf", 0
+				c.DataDir, c.ResolvConf, c.HostLocal, c.Quarantine = "/var/lib/x", "/etc/resolv.conf", "/var/lib/y", 0
 				c.Routes = []Route{{Dst: netip.MustParsePrefix("0.0.0.0/0")}, {
 					Dst: netip.MustParsePrefix("fd00::/8"), GW: netip.MustParseAddr("fd00::1"), MTU: 1400, AdvMSS: 1360,
 					Priority: 5, Table: &table, Scope: &scope,
@@ -146,6 +146,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"families mixed in a set", `{"ipam":{"ranges":[[{"subnet":"10.0.0.0/24"},{"subnet":"fd00::/64"}]]}}`, "ipam.ranges[0][1].subnet: fd00::/64 is not of the family"},
 		{"overlap in a set", `{"ipam":{"ranges":[[{"subnet":"10.0.0.0/24"},{"subnet":"10.0.0.0/25"}]]}}`, "ipam.ranges[0][1]: 10.0.0.1-10.0.0.126 overlaps ipam.ranges[0][0]"},
 		{"overlap between sets", `{"ipam":{"subnet":"10.0.0.0/25","ranges":[[{"subnet":"10.0.0.0/24"}]]}}`, "ipam.ranges[0][0]: 10.0.0.1-10.0.0.254 overlaps ipam: 10.0.0.1-10.0.0.126"},
+		{"relative directory of host-local", `{"ipam":{"subnet":"10.0.0.0/24","hostLocalDir":"x"}}`, "ipam.hostLocalDir"},
 		{"relative data directory", `{"ipam":{"subnet":"10.0.0.0/24","dataDir":"x"}}`, "ipam.dataDir"},
 		{"negative quarantine", `{"ipam":{"subnet":"10.0.0.0/24","quarantine":-1}}`, "ipam.quarantine"},
 		{"quarantine of two days", `{"ipam":{"subnet":"10.0.0.0/24","quarantine":172800}}`, "ipam.quarantine"},

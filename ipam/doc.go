@@ -10,7 +10,7 @@
 // a pod dual-stack. An owner is one interface of one container, not a pod: a pod that is recreated under the same name
 // has another container id and never shares a lease with its predecessor.
 //
-// The keys of the "ipam" object are those of the reference host-local plugin, and quarantine. Any other key is an error.
+// The keys of the "ipam" object are those of the reference host-local plugin, hostLocalDir and quarantine. Any other key is an error.
 //
 //	key          default             meaning
 //	type         -                   name of the plugin, twill-ipam
@@ -24,6 +24,8 @@
 //	routes       none                [{"dst", "gw", "mtu", "advmss", "priority", "table", "scope"}] for the result
 //	dataDir      /run/twill/ipam     where leases are kept, in a directory for each network; absolute
 //	resolvConf   none                file in the format of resolv.conf(5) that the result's DNS is taken from
+//	hostLocalDir none                dataDir of a host-local that gave out addresses of these ranges before; what its networks hold is
+//	                                 passed over, so that pods which it attached keep their addresses. Absolute
 //	quarantine   30                  seconds for which a released address rests while another is free, 0 to 86400
 //
 // Beside it, runtimeConfig.ipRanges adds range sets, and runtimeConfig.ips, args.cni.ips and IP= in CNI_ARGS ask for addresses.

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,6 +56,9 @@ func (s *session) chooseRequested(ip netip.Addr) (int, error) {
 		}
 		if s.cfg.IsGateway(ip) {
 			return 0, fmt.Errorf("%s: %w: it is a gateway", ip, ipam.ErrUnavailable)
+		}
+		if s.hostLocalHas(ip) {
+			return 0, fmt.Errorf("%s: %w: it is leased by host-local in %s", ip, ipam.ErrUnavailable, s.cfg.HostLocal)
 		}
 		if exists(s.claimPath(ip)) {
 			holder := "another owner"
@@ -108,7 +114,8 @@ func (s *session) tryChoose(set ipam.RangeSet) (pick, error) {
 	return pick{}, s.exhausted(set)
 }
 
-// candidate asks the range's table, and corrects it where a name in addresses/ says that it is wrong.
+// candidate asks the range's table, and corrects it where a name in addresses/ says that it is wrong. What host-local holds is taken
+// until the range is exhausted and the tables are rebuilt.
 func (s *session) candidate(rng ipam.Range) (p pick, released uint32, err error) {
 	err = s.onTable(rng, func(t *table) error {
 		for {
@@ -120,7 +127,7 @@ func (s *session) candidate(rng ipam.Range) (p pick, released uint32, err error)
 				return ipam.ErrExhausted
 			}
 			p, released = pick{rng.At(uint64(at)), rng}, when
-			if !exists(s.claimPath(p.ip)) {
+			if !exists(s.claimPath(p.ip)) && !s.hostLocalHas(p.ip) {
 				return nil
 			}
 			if err := t.take(at); err != nil {
@@ -129,6 +136,24 @@ func (s *session) candidate(rng ipam.Range) (p pick, released uint32, err error)
 		}
 	})
 	return p, released, err
+}
+
+// hostLocalHas reports whether a network of host-local has leased the address: it keeps a file of that name in the network's directory.
+// A pod that was attached before the node changed over to Twill lives on under such an address.
+func (s *session) hostLocalHas(ip netip.Addr) bool {
+	if s.cfg.HostLocal == "" {
+		return false
+	}
+	if s.others == nil {
+		s.others = []string{}
+		entries, _ := os.ReadDir(s.cfg.HostLocal) // not there: there never was a host-local
+		for _, e := range entries {
+			if e.IsDir() {
+				s.others = append(s.others, filepath.Join(s.cfg.HostLocal, e.Name()))
+			}
+		}
+	}
+	return slices.ContainsFunc(s.others, func(dir string) bool { return exists(filepath.Join(dir, ip.String())) })
 }
 
 // exhausted says which ranges have no address left, and how many of theirs are leased.

@@ -22,6 +22,7 @@ type session struct {
 	*Allocator
 	tables  map[ipam.Range]*table // those opened so far
 	checked bool                  // the names were compared with the records in this session
+	others  []string              // host-local's networks; nil while they are not known
 	freed   []netip.Addr          // names that check removed and that the tables may not know of yet
 }
 
