@@ -61,6 +61,7 @@ func (n *Node) daemonArgs() []string {
 		"--run-dir=" + n.RunDir(),
 		"--cni-conf-dir=" + n.CNIConfDir(),
 		"--cni-bin-dir=" + n.CNIBinDir(),
+		"--host-local-dir=" + n.HostLocalDir(),
 		"--health-address=" + daemonAddress.String(),
 		"--metrics-address=" + daemonAddress.String(),
 	}

@@ -174,6 +174,10 @@ func (n *Node) CNIConfDir() string { return filepath.Join(n.dir(), "cni", "conf"
 // CNIBinDir returns the directory that the daemon has as --cni-bin-dir.
 func (n *Node) CNIBinDir() string { return filepath.Join(n.dir(), "cni", "bin") }
 
+// HostLocalDir returns the directory that the daemon has as --host-local-dir; a test that attaches pods with the reference plugins has it as
+// host-local's dataDir.
+func (n *Node) HostLocalDir() string { return filepath.Join(n.dir(), "host-local") }
+
 func (n *Node) cacheDir() string { return filepath.Join(n.dir(), "cni", "cache") }
 
 // Do calls f on a thread inside the node's namespace; see netns.Namespace.Do.

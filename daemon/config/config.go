@@ -35,6 +35,8 @@ type Config struct {
 	CNIConfDir string
 	CNIBinDir  string // empty: plugins are not installed
 
+	HostLocalDir string // empty: none
+
 	HealthAddress  string // empty: off
 	MetricsAddress string // empty: off
 

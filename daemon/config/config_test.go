@@ -45,6 +45,7 @@ func defaults() *Config {
 		Backend: "vxlan", Datastore: "etcd", EtcdEndpoints: []string{"http://127.0.0.1:2379"}, EtcdPrefix: "/coreos.com/network",
 		NodeName: "host1", IPMasq: true,
 		SubnetFile: "/run/flannel/subnet.env", RunDir: "/run/twill", CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin",
+		HostLocalDir:  "/var/lib/cni/networks",
 		HealthAddress: "127.0.0.1:10270", MetricsAddress: "127.0.0.1:10270", LogFormat: "text",
 	}
 }
@@ -64,7 +65,7 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		"backend": "vxlan", "datastore": "etcd", "etcd-endpoints": "https://10.0.0.1:2379, https://10.0.0.2:2379/", "etcd-prefix": "/x/",
 		"etcd-cafile": "/ca", "etcd-certfile": "/cert", "etcd-keyfile": "/key", "etcd-username": "u", "etcd-password": "p",
 		"node-name": "n1", "iface": "eth1", "public-ip": "192.0.2.9", "public-ipv6": "2001:db8::9", "ip-masq": "false",
-		"vxlan-checksum-offload": "off", "subnet-file": "/s", "run-dir": "/r", "cni-conf-dir": "/c/", "cni-bin-dir": "",
+		"vxlan-checksum-offload": "off", "subnet-file": "/s", "run-dir": "/r", "cni-conf-dir": "/c/", "cni-bin-dir": "", "host-local-dir": "/h/",
 		"health-address": "[::1]:1", "metrics-address": "", "proxy": "off", "policy": "off", "log-level": "debug", "log-format": "json",
 		"kubeconfig": "", "net-conf": "", "bgp-config": "",
 	}
@@ -73,7 +74,7 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		Backend: "vxlan", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
 		EtcdCAFile: "/ca", EtcdCertFile: "/cert", EtcdKeyFile: "/key", EtcdUsername: "u", EtcdPassword: "p",
 		NodeName: "n1", Iface: "eth1", PublicIP: netip.MustParseAddr("192.0.2.9"), PublicIPv6: netip.MustParseAddr("2001:db8::9"),
-		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HealthAddress: "[::1]:1",
+		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HostLocalDir: "/h", HealthAddress: "[::1]:1",
 		LogLevel: slog.LevelDebug, LogFormat: "json",
 	}
 	var args, environ []string

@@ -70,6 +70,9 @@ func keys() []key {
 			parse: path(func(c *Config) *string { return &c.CNIConfDir }, required)},
 		{name: "cni-bin-dir", fallback: "/opt/cni/bin", usage: "directory into which the plugins beside twilld are installed; empty to install none",
 			parse: path(func(c *Config) *string { return &c.CNIBinDir }, optional)},
+		{name: "host-local-dir", fallback: "/var/lib/cni/networks", usage: "records of the reference IPAM plugin: addresses that it gave out before this node " +
+			"changed over to Twill are not given out again; empty for none",
+			parse: path(func(c *Config) *string { return &c.HostLocalDir }, optional)},
 		{name: "health-address", fallback: "127.0.0.1:10270", usage: "address of /healthz and /readyz; empty for none",
 			parse: address(func(c *Config) *string { return &c.HealthAddress })},
 		{name: "metrics-address", fallback: "127.0.0.1:10270", usage: "address of /metrics, which may be that of /healthz; empty for none",

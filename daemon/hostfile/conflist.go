@@ -21,6 +21,8 @@ type Conflist struct {
 	Subnets store.Subnets
 	RunDir  string // of the plugins' own records
 	DataDir string // of the address allocations
+
+	HostLocalDir string // records of another IPAM plugin, whose addresses are passed over; empty for none
 }
 
 type conflistJSON struct {
@@ -43,6 +45,8 @@ type ipamJSON struct {
 	Type    string        `json:"type"`
 	Ranges  [][]rangeJSON `json:"ranges"` // one address is taken of each
 	DataDir string        `json:"dataDir"`
+
+	HostLocalDir string `json:"hostLocalDir,omitempty"`
 }
 
 type rangeJSON struct {
@@ -56,7 +60,7 @@ func (c Conflist) Encode() ([]byte, error) {
 		Bridge: c.Bridge,
 		MTU:    c.MTU,
 		RunDir: c.RunDir,
-		IPAM:   ipamJSON{Type: "twill-ipam", DataDir: c.DataDir},
+		IPAM:   ipamJSON{Type: "twill-ipam", DataDir: c.DataDir, HostLocalDir: c.HostLocalDir},
 		Capabilities: map[string]bool{
 			"portMappings": true, "bandwidth": true, "ips": true, "mac": true, "dns": true,
 		},

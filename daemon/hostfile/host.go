@@ -14,13 +14,14 @@ import (
 
 // Options say where the files go.
 type Options struct {
-	SubnetFile string
-	RunDir     string
-	ConfDir    string
-	BinDir     string // empty: plugins are not installed
-	PluginsDir string // where the plugins are taken from: beside the daemon
-	IPMasq     bool   // as subnet.env is to say it
-	Log        *slog.Logger
+	SubnetFile   string
+	RunDir       string
+	ConfDir      string
+	BinDir       string // empty: plugins are not installed
+	HostLocalDir string // records of the reference IPAM plugin; empty for none
+	PluginsDir   string // where the plugins are taken from: beside the daemon
+	IPMasq       bool   // as subnet.env is to say it
+	Log          *slog.Logger
 }
 
 // Host writes the files of one node. It implements node.Host.
@@ -82,7 +83,7 @@ func (h *Host) Announce(a node.Announcement) error {
 	}
 	conflist, err := Conflist{
 		Bridge: node.Bridge, MTU: a.MTU, Subnets: a.Subnets,
-		RunDir: h.opts.RunDir, DataDir: filepath.Join(h.opts.RunDir, "ipam"),
+		RunDir: h.opts.RunDir, DataDir: filepath.Join(h.opts.RunDir, "ipam"), HostLocalDir: h.opts.HostLocalDir,
 	}.Encode()
 	if err != nil {
 		return err

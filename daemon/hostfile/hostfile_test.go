@@ -109,13 +109,14 @@ func FuzzParseSubnets(f *testing.F) {
 }
 
 func TestConflist(t *testing.T) {
-	got, err := Conflist{Bridge: "cni0", MTU: 1450, Subnets: subnets("10.5.1.0/24", "fd00:5:1::/64"), RunDir: "/run/twill", DataDir: "/run/twill/ipam"}.Encode()
+	got, err := Conflist{Bridge: "cni0", MTU: 1450, Subnets: subnets("10.5.1.0/24", "fd00:5:1::/64"), RunDir: "/run/twill", DataDir: "/run/twill/ipam",
+		HostLocalDir: "/var/lib/cni/networks"}.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
 	const want = `{"cniVersion":"1.0.0","cniVersions":["0.4.0","1.0.0","1.1.0"],"name":"twill","plugins":[{"type":"twill","bridge":"cni0",` +
 		`"mtu":1450,"runDir":"/run/twill","ipam":{"type":"twill-ipam","ranges":[[{"subnet":"10.5.1.0/24"}],[{"subnet":"fd00:5:1::/64"}]],` +
-		`"dataDir":"/run/twill/ipam"},"capabilities":{"bandwidth":true,"dns":true,"ips":true,"mac":true,"portMappings":true}}]}`
+		`"dataDir":"/run/twill/ipam","hostLocalDir":"/var/lib/cni/networks"},"capabilities":{"bandwidth":true,"dns":true,"ips":true,"mac":true,"portMappings":true}}]}`
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, got); err != nil {
 		t.Fatal(err)

@@ -90,13 +90,14 @@ func newHost(cfg *config.Config, log *slog.Logger) (*hostfile.Host, error) {
 		return nil, fmt.Errorf("find the directory of the plugins: %w", err)
 	}
 	return hostfile.New(hostfile.Options{
-		SubnetFile: cfg.SubnetFile,
-		RunDir:     cfg.RunDir,
-		ConfDir:    cfg.CNIConfDir,
-		BinDir:     cfg.CNIBinDir,
-		PluginsDir: filepath.Dir(self),
-		IPMasq:     cfg.IPMasq,
-		Log:        log,
+		SubnetFile:   cfg.SubnetFile,
+		RunDir:       cfg.RunDir,
+		ConfDir:      cfg.CNIConfDir,
+		BinDir:       cfg.CNIBinDir,
+		HostLocalDir: cfg.HostLocalDir,
+		PluginsDir:   filepath.Dir(self),
+		IPMasq:       cfg.IPMasq,
+		Log:          log,
 	}), nil
 }
 

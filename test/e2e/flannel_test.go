@@ -100,7 +100,7 @@ func addFlannelPod(t *testing.T, n *lab.Node) *lab.Pod {
 		"cniVersion": "1.0.0", "name": "cbr0",
 		"plugins": []any{map[string]any{
 			"type": "bridge", "bridge": "cni0", "mtu": mtu, "isGateway": true, "isDefaultGateway": true, "hairpinMode": true,
-			"ipam": map[string]any{"type": "host-local", "dataDir": filepath.Join(filepath.Dir(n.SubnetFile()), "host-local"),
+			"ipam": map[string]any{"type": "host-local", "dataDir": n.HostLocalDir(),
 				"ranges": ranges},
 		}},
 	})
@@ -270,10 +270,8 @@ func TestFlannelNodeMovesInPlace(t *testing.T) {
 	}
 	same("twilld")
 
-	// A new pod comes by Twill's plugin to the bridge and the subnet that the old ones are in. It asks for an address, since twill-ipam does
-	// not know which ones host-local has given out before.
-	free := []string{distant(addr(t, old, false)), distant(addr(t, old, true))}
-	fresh, err := moving.AddPod(t.Context(), lab.PodOptions{CapabilityArgs: map[string]any{"ips": free}})
+	// A new pod comes by Twill's plugin to the bridge and the subnet that the old ones are in.
+	fresh, err := moving.AddPod(t.Context(), lab.PodOptions{})
 	must(t, err)
 	for _, a := range fresh.Addrs() {
 		for _, p := range moving.Pods() {
@@ -298,14 +296,6 @@ func TestFlannelNodeMovesInPlace(t *testing.T) {
 	}
 	wantContent(t, moving)
 	wantContent(t, staying)
-}
-
-// distant returns an address of the same subnet that is far from those that are given out first.
-func distant(a netip.Addr) string {
-	bytes := a.AsSlice()
-	bytes[len(bytes)-1] = 200
-	other, _ := netip.AddrFromSlice(bytes)
-	return other.String()
 }
 
 // crossStreams starts streams of echo requests between a pod and others, both ways, in both families.
