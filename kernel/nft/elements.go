@@ -93,7 +93,8 @@ func (h *Handle) DeleteElements(ctx context.Context, family kernel.TableFamily, 
 	return errors.Join(errs...)
 }
 
-// ListElements returns the elements of a set, in order of their keys. A set or table that is not there is ENOENT.
+// ListElements returns the elements of a set, in order of their keys, without one that somebody added for all other keys (`*` to
+// nft). A set or table that is not there is ENOENT.
 func (h *Handle) ListElements(family kernel.TableFamily, table, set string) ([]kernel.Element, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -111,6 +112,7 @@ func (h *Handle) ListElements(family kernel.TableFamily, table, set string) ([]k
 	if err != nil {
 		return nil, fmt.Errorf("read elements of set %s of table %s: %w", set, table, err)
 	}
+	delete(found, elementKey{})
 	elements := make([]kernel.Element, 0, len(found))
 	for _, k := range slices.SortedFunc(maps.Keys(found), elementKey.compare) {
 		e, err := decodeElement(key, value, k, found[k])

@@ -247,3 +247,33 @@ func BenchmarkSyncUnchanged(b *testing.B) {
 		}
 	}
 }
+
+// TestElementForEveryKey removes from an interval set the element that matches what no other does. It is made without nft, which up to
+// version 1.0.6 crashes on it.
+func TestElementForEveryKey(t *testing.T) {
+	h, _ := open(t)
+	syncTables(t, h, everything())
+	want := list(t)
+	id := tableID{unix.NFPROTO_INET, "twill-test"}
+	spec, _, _, err := h.setOf(id, "net4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	somebody, _ := openHere(t)
+	p := planner{id: id}
+	p.elements(unix.NFT_MSG_NEWSETELEM, "net4", spec, map[elementKey]elementValue{{}: {}})
+	if err := somebody.commit(id, 0, p.steps); err != nil {
+		t.Fatal(err)
+	}
+	if have := list(t); have == want {
+		t.Fatal("the element was not added")
+	}
+	elements, err := h.ListElements(kernel.FamilyInet, "twill-test", "net4")
+	if err != nil || len(elements) != 4 {
+		t.Errorf("listed %v (%v), want the 4 of ours", elements, err)
+	}
+	syncTables(t, h, everything())
+	if diff := cmp.Diff(want, list(t)); diff != "" {
+		t.Error(diff)
+	}
+}

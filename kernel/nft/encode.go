@@ -19,6 +19,8 @@ const (
 	nftaSetFieldLen   = 1    // NFTA_SET_FIELD_LEN
 	nftaSetElemKeyEnd = 10   // NFTA_SET_ELEM_KEY_END
 
+	nftSetElemCatchAll = 2 // NFT_SET_ELEM_CATCHALL
+
 	maxComment = 127 // bytes that fit user data's one-byte length beside nft's limit of 128 with the NUL
 
 	// Types in the user data of sets, which only nft reads (libnftnl, include/udata.h).

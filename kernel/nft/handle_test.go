@@ -118,6 +118,9 @@ func TestDrift(t *testing.T) {
 		"element comment changed":    "delete element inet twill-test ports4 { 192.0.2.1 . tcp . 8080 }; add element inet twill-test ports4 { 192.0.2.1 . tcp . 8080 comment \"x\" : 10.0.0.5 . 80 }",
 		"verdict changed":            "delete element inet twill-test dispatch { \"eth1\" }; add element inet twill-test dispatch { \"eth1\" : accept }",
 		"set flushed":                "flush map inet twill-test dispatch",
+		"element for every key":      "add element inet twill-test marks { * }",
+		"value for every key":        "add element inet twill-test dispatch { * : drop }",
+		"pair for every key":         "add element inet twill-test pairs { * }",
 		"set added":                  "add set inet twill-test extra { type ipv4_addr; elements = { 10.0.0.1 }; }",
 		"set of other shape": "flush chain inet twill-test filter; delete set inet twill-test marks; " +
 			"add set inet twill-test marks { type mark; size 32; }",

@@ -53,8 +53,11 @@ func (s setSpec) compatible(o setSpec) bool {
 	return s.sameShape(o)
 }
 
-// elementKey is the range [from, to] in network form, both ends inclusive.
+// elementKey is the range [from, to] in network form, both ends inclusive. The zero value is the element for every key that no other
+// element is for, which nft writes as `*`: never one of ours, but somebody may have added it.
 type elementKey struct{ from, to string }
+
+func (k elementKey) catchAll() bool { return k == elementKey{} }
 
 // elementValue is what an element maps to: data, or a verdict with its chain.
 type elementValue struct {

@@ -300,8 +300,12 @@ func (k elementKey) compare(o elementKey) int {
 func appendElement(list *nfnl.Attrs, spec setSpec, key elementKey, value elementValue, keyOnly bool) {
 	concat := spec.flags&setConcat != 0
 	list.Nest(unix.NFTA_LIST_ELEM, func(a *nfnl.Attrs) {
-		appendData(a, unix.NFTA_SET_ELEM_KEY, key.from)
-		if concat {
+		if key.catchAll() {
+			a.Uint32(unix.NFTA_SET_ELEM_FLAGS, nftSetElemCatchAll)
+		} else {
+			appendData(a, unix.NFTA_SET_ELEM_KEY, key.from)
+		}
+		if concat && !key.catchAll() {
 			appendData(a, nftaSetElemKeyEnd, key.to)
 		}
 		switch {
@@ -315,7 +319,7 @@ func appendElement(list *nfnl.Attrs, spec setSpec, key elementKey, value element
 			a.Bytes(unix.NFTA_SET_ELEM_USERDATA, []byte(value.comment))
 		}
 	})
-	if concat || spec.flags&unix.NFT_SET_INTERVAL == 0 {
+	if concat || spec.flags&unix.NFT_SET_INTERVAL == 0 || key.catchAll() {
 		return
 	}
 	if end, ok := next(key.to); ok {

@@ -247,6 +247,8 @@ func ranges(found []boundary) map[elementKey]elementValue {
 	for i, b := range found {
 		switch {
 		case b.end:
+		case b.key == "":
+			elements[elementKey{}] = b.value
 		case i+1 < len(found) && found[i+1].end:
 			elements[elementKey{b.key, previous(found[i+1].key)}] = b.value
 		default:
