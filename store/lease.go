@@ -145,6 +145,13 @@ func (l *Lease) SameNode(a Attributes) bool {
 	return l.PublicIP.IsValid() && l.PublicIP == a.PublicIP || l.PublicIPv6.IsValid() && l.PublicIPv6 == a.PublicIPv6
 }
 
+// SameBackend reports whether the lease has backend data of a family that are, byte for byte, those of the attributes.
+func (l *Lease) SameBackend(a Attributes) bool {
+	return l.BackendType == a.BackendType &&
+		(len(a.BackendData) > 0 && bytes.Equal(l.BackendData, a.BackendData) ||
+			len(a.BackendV6Data) > 0 && bytes.Equal(l.BackendV6Data, a.BackendV6Data))
+}
+
 // leaseJSON is a lease's value in flannel's form: an IPv4 address is always written, as 0.0.0.0 when there is none; an IPv6
 // address is null when there is none.
 type leaseJSON struct {

@@ -119,3 +119,25 @@ func TestCapabilities(t *testing.T) {
 		t.Errorf("%d warnings:\n%s", warnings, a.log)
 	}
 }
+
+// A node whose address changed while no daemon ran keeps its subnet: its pods live in it, and a second record with the MAC of its device
+// would mislead the peers.
+func TestAddressChangedWhileDown(t *testing.T) {
+	c := newCluster(t, vxlanNetwork)
+	a, b := c.addNode(), c.addNode()
+	a.start()
+	b.start()
+	a.eventuallyReady()
+	b.eventuallyReady()
+	before := a.read("subnet.env")
+	must(t, a.signal(syscall.SIGTERM))
+	a.ip("addr flush dev eth0")
+	a.ip("addr add 192.0.2.77/24 dev eth0")
+	a.start()
+	a.eventuallyReady()
+	if now := a.read("subnet.env"); now != before {
+		t.Errorf("%s\nwas %s", now, before)
+	}
+	c.eventuallyReach(a, b)
+	c.eventuallyReach(b, a)
+}

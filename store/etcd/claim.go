@@ -82,7 +82,7 @@ func (r *registration) register(ctx context.Context, network store.Network, pref
 	}
 	r.key = r.store.leasePrefix() + r.subnets.Key()
 	if own != nil && own.key == r.key {
-		r.reserved = own.id == clientv3.NoLease
+		r.reserved, r.found = own.id == clientv3.NoLease, own.lease
 		if revision, err = r.hold(ctx); errors.Is(err, store.ErrLost) {
 			return 0, errRaced
 		}
@@ -91,20 +91,22 @@ func (r *registration) register(ctx context.Context, network store.Network, pref
 	return r.claim(ctx, own, revision)
 }
 
-// ownRecord returns the record that the node should go on with: of those with its public address one that fits the
-// network, and of these a preferred one. It returns nil when there is none.
+// ownRecord returns the record that the node should go on with: of its own one that fits the network, and of these a preferred one.
+// Its own are those with its public address. When that changed while nobody was there to say so, it is the preferred record
+// with the node's backend data, which for vxlan holds the MAC of its device. It returns nil when there is none.
 func ownRecord(records []record, network store.Network, attrs store.Attributes, preferred []store.Subnets) *record {
 	var own *record
 	rank := -1
 	for i, rec := range records {
-		if rec.lease == nil || !rec.lease.SameNode(attrs) {
+		preferred := slices.Contains(preferred, rec.subnets)
+		if rec.lease == nil || !rec.lease.SameNode(attrs) && !(preferred && rec.lease.SameBackend(attrs)) {
 			continue
 		}
 		n := 0
 		if network.Fits(rec.subnets) {
 			n += 2
 		}
-		if slices.Contains(preferred, rec.subnets) {
+		if preferred {
 			n++
 		}
 		if n > rank {
@@ -226,7 +228,7 @@ func (r *registration) renew(ctx context.Context) error {
 
 // drop revokes an etcd lease that no record is attached to. It is best effort: the lease expires in any case.
 func (r *registration) drop() {
-	if r.id == clientv3.NoLease || r.Lease() != nil {
+	if r.id == clientv3.NoLease || r.Lease() != nil || r.found != nil {
 		return
 	}
 	err := r.store.do(r.store.ctx, func(ctx context.Context, cli *clientv3.Client) (int64, error) {

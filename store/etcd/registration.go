@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ type registration struct {
 	// These belong to Register, and then to run.
 	subnets  store.Subnets
 	key      string
+	found    *store.Lease     // the record that Register goes on with; nil when there was none
 	reserved bool             // the operator made the record without an etcd lease; it stays so
 	id       clientv3.LeaseID // the etcd lease that is in use
 	restored time.Time        // when the record was last put back after somebody changed it
@@ -197,7 +199,7 @@ func (r *registration) foreign(kv *mvccpb.KeyValue, attrs store.Attributes) bool
 	if err != nil || found.SameNode(attrs) {
 		return false
 	}
-	stored := r.Lease() // with the address before an Update that is not yet stored
+	stored := cmp.Or(r.Lease(), r.found) // with the address before one that is not yet stored
 	return stored == nil || !found.SameNode(store.Attributes{PublicIP: stored.PublicIP, PublicIPv6: stored.PublicIPv6})
 }
 
