@@ -51,9 +51,10 @@ tools: ## build the checkers
 	@mkdir -p $(TOOLS)
 	cd test/tools && go build -o $(TOOLS)/ tool
 
-peers: ## build flanneld and the reference CNI plugins
+peers: ## build flanneld and the reference CNI plugins, as their projects' releases are: flanneld with cgo, the plugins static
 	@mkdir -p $(PEERS)
-	cd test/reference && CGO_ENABLED=1 go build -o $(PEERS)/ tool
+	cd test/reference && CGO_ENABLED=1 go build -trimpath -ldflags "-s -w" -o $(PEERS)/ github.com/flannel-io/flannel
+	cd test/reference && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(PEERS)/ $$(go list tool | grep /plugins/)
 
 setup: ## install the Debian packages that the tests use
 	test/setup.sh
