@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"regexp"
+	"time"
 )
 
 // Config is what twilld was told, checked. It is not changed after Load.
@@ -36,6 +37,8 @@ type Config struct {
 	CNIBinDir  string // empty: plugins are not installed
 
 	HostLocalDir string // empty: none
+
+	PodReleaseDelay time.Duration // for how long a pod must be gone before what is left of it is released
 
 	HealthAddress  string // empty: off
 	MetricsAddress string // empty: off

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -45,8 +46,9 @@ func defaults() *Config {
 		Backend: "vxlan", Datastore: "etcd", EtcdEndpoints: []string{"http://127.0.0.1:2379"}, EtcdPrefix: "/coreos.com/network",
 		NodeName: "host1", IPMasq: true,
 		SubnetFile: "/run/flannel/subnet.env", RunDir: "/run/twill", CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin",
-		HostLocalDir:  "/var/lib/cni/networks",
-		HealthAddress: "127.0.0.1:10270", MetricsAddress: "127.0.0.1:10270", LogFormat: "text",
+		HostLocalDir:    "/var/lib/cni/networks",
+		PodReleaseDelay: 30 * time.Second,
+		HealthAddress:   "127.0.0.1:10270", MetricsAddress: "127.0.0.1:10270", LogFormat: "text",
 	}
 }
 
@@ -65,7 +67,7 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		"backend": "vxlan", "datastore": "etcd", "etcd-endpoints": "https://10.0.0.1:2379, https://10.0.0.2:2379/", "etcd-prefix": "/x/",
 		"etcd-cafile": "/ca", "etcd-certfile": "/cert", "etcd-keyfile": "/key", "etcd-username": "u", "etcd-password": "p",
 		"node-name": "n1", "iface": "eth1", "public-ip": "192.0.2.9", "public-ipv6": "2001:db8::9", "ip-masq": "false",
-		"vxlan-checksum-offload": "off", "subnet-file": "/s", "run-dir": "/r", "cni-conf-dir": "/c/", "cni-bin-dir": "", "host-local-dir": "/h/",
+		"vxlan-checksum-offload": "off", "subnet-file": "/s", "run-dir": "/r", "cni-conf-dir": "/c/", "cni-bin-dir": "", "host-local-dir": "/h/", "pod-release-delay": "2m",
 		"health-address": "[::1]:1", "metrics-address": "", "proxy": "off", "policy": "off", "log-level": "debug", "log-format": "json",
 		"kubeconfig": "", "net-conf": "", "bgp-config": "",
 	}
@@ -74,7 +76,7 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		Backend: "vxlan", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
 		EtcdCAFile: "/ca", EtcdCertFile: "/cert", EtcdKeyFile: "/key", EtcdUsername: "u", EtcdPassword: "p",
 		NodeName: "n1", Iface: "eth1", PublicIP: netip.MustParseAddr("192.0.2.9"), PublicIPv6: netip.MustParseAddr("2001:db8::9"),
-		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HostLocalDir: "/h", HealthAddress: "[::1]:1",
+		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HostLocalDir: "/h", PodReleaseDelay: 2 * time.Minute, HealthAddress: "[::1]:1",
 		LogLevel: slog.LevelDebug, LogFormat: "json",
 	}
 	var args, environ []string

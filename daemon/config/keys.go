@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // key is one thing that can be configured.
@@ -73,6 +74,9 @@ func keys() []key {
 		{name: "host-local-dir", fallback: "/var/lib/cni/networks", usage: "records of the reference IPAM plugin: addresses that it gave out before this node " +
 			"changed over to Twill are not given out again; empty for none",
 			parse: path(func(c *Config) *string { return &c.HostLocalDir }, optional)},
+		{name: "pod-release-delay", fallback: "30s", usage: "for how long a pod's network namespace and link must be gone before its addresses are released, " +
+			"when the runtime has not said that the pod is deleted",
+			parse: parseReleaseDelay},
 		{name: "health-address", fallback: "127.0.0.1:10270", usage: "address of /healthz and /readyz; empty for none",
 			parse: address(func(c *Config) *string { return &c.HealthAddress })},
 		{name: "metrics-address", fallback: "127.0.0.1:10270", usage: "address of /metrics, which may be that of /healthz; empty for none",
@@ -253,6 +257,15 @@ func parseAddr(ipv6 bool) func(*Config, string) error {
 		*field = addr
 		return nil
 	}
+}
+
+func parseReleaseDelay(c *Config, v string) error {
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 100*time.Millisecond || d > 24*time.Hour {
+		return fmt.Errorf("%q is no duration from 100ms to 24h, such as 30s", v)
+	}
+	c.PodReleaseDelay = d
+	return nil
 }
 
 func parseOffload(c *Config, v string) error {

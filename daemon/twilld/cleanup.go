@@ -25,8 +25,8 @@ import (
 
 // The names of the plugins' records in the run directory.
 const (
-	attachments = "attachments"
-	addresses   = "ipam"
+	attachmentsDir = "attachments"
+	addresses      = "ipam"
 )
 
 // releaseTimeout bounds how long a cleanup waits for a datastore that may be gone for good.
@@ -108,7 +108,7 @@ func (c *cleaner) pods() {
 // recorded returns the links and shapers of which the plugins' records tell.
 func (c *cleaner) recorded() (links, shapers map[string]kernel.PodOwner) {
 	links, shapers = map[string]kernel.PodOwner{}, map[string]kernel.PodOwner{}
-	networks, err := os.ReadDir(filepath.Join(c.cfg.RunDir, attachments))
+	networks, err := os.ReadDir(filepath.Join(c.cfg.RunDir, attachmentsDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.failed("list networks", err)
 	}
@@ -165,7 +165,7 @@ func (c *cleaner) kernel(ctx context.Context) {
 
 // records removes the plugins' records of attachments and addresses. The run directory goes too when nothing else is in it.
 func (c *cleaner) records() {
-	for _, name := range []string{attachments, addresses, lockName} {
+	for _, name := range []string{attachmentsDir, addresses, lockName} {
 		path := filepath.Join(c.cfg.RunDir, name)
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 			continue

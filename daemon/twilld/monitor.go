@@ -8,19 +8,22 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twill-cni/twill/daemon/attachments"
 	"github.com/twill-cni/twill/daemon/node"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/linux"
 	"github.com/twill-cni/twill/kernel/nft"
 )
 
-// monitor joins the notifications of rtnetlink and nftables.
+// monitor joins the notifications of rtnetlink and nftables, and lets others listen to them too.
 type monitor struct {
 	links  *linux.Monitor
 	tables *nft.Monitor
+	pods   *attachments.Keeper
 }
 
-func (k kernels) monitor() (node.Monitor, error) {
+// monitor opens a monitor. The keeper looks at everything again, since it heard nothing before.
+func (k kernels) monitor(pods *attachments.Keeper) (node.Monitor, error) {
 	links, err := k.links.NewMonitor(nil)
 	if err != nil {
 		return nil, err
@@ -29,16 +32,21 @@ func (k kernels) monitor() (node.Monitor, error) {
 	if err != nil {
 		return nil, errors.Join(err, links.Close())
 	}
-	return &monitor{links, tables}, nil
+	pods.Resync()
+	return &monitor{links, tables, pods}, nil
 }
 
 func (m *monitor) SetLinks(names []string) error { return m.links.SetLinks(names) }
 
 // Run calls emit from one goroutine for each of the two. It ends both when one fails.
 func (m *monitor) Run(ctx context.Context, emit func(kernel.Event)) error {
+	both := func(ev kernel.Event) {
+		m.pods.Observe(ev)
+		emit(ev)
+	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return m.links.Run(ctx, emit) })
-	g.Go(func() error { return errors.Join(m.tables.Run(ctx, emit), m.tables.Close()) })
+	g.Go(func() error { return m.links.Run(ctx, both) })
+	g.Go(func() error { return errors.Join(m.tables.Run(ctx, both), m.tables.Close()) })
 	return g.Wait()
 }
 

@@ -56,6 +56,12 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	defer func() { err = errors.Join(err, datastore.Close()) }()
 
 	metrics := health.NewMetrics(version, cfg.Backend)
+	pods, err := openPodHost(cfg, k, host, log)
+	if err != nil {
+		return err
+	}
+	defer pods.Close()
+	keeper := pods.keeper(cfg, metrics)
 	n := node.New(node.Options{
 		Store:      datastore,
 		Dataplane:  reconcile.New(k.links, k.tables, log),
@@ -63,12 +69,12 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		Log:        log,
 		Backend:    func(network store.Network) (node.Backend, error) { return newBackend(ctx, cfg, network, k.links) },
 		Uplink:     func(network store.Network) (kernel.Uplink, error) { return findUplink(cfg, network) },
-		Monitor:    k.monitor,
+		Monitor:    func() (node.Monitor, error) { return k.monitor(keeper) },
 		Tables:     tables(cfg),
 		BridgeMAC:  k.bridgeMAC,
 		Forwarding: k.links.EnsureForwarding,
 		Observer:   metrics,
-		Jitter:     func(d time.Duration) time.Duration { return rand.N(max(d, 1)) },
+		Jitter:     jitter,
 	})
 	addresses := health.Addresses{Health: cfg.HealthAddress, Metrics: cfg.MetricsAddress}
 	server, err := health.Listen(addresses, n.Status(), metrics, log)
@@ -79,10 +85,13 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
 	g.Go(func() error { return n.Run(ctx) })
+	g.Go(func() error { return keeper.Run(ctx) })
 	err = g.Wait()
 	log.Info("twilld ends; what it programmed stays in the kernel")
 	return err
 }
+
+func jitter(d time.Duration) time.Duration { return rand.N(max(d, 1)) }
 
 func newHost(cfg *config.Config, log *slog.Logger) (*hostfile.Host, error) {
 	self, err := os.Executable()

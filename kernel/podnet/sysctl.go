@@ -58,3 +58,15 @@ func writeSysctl(path, value string) error {
 func AllowLocalnet(bridge string) error {
 	return writeSysctls([]sysctl{{path: "net/ipv4/conf/" + bridge + "/route_localnet", value: "1"}})
 }
+
+// Localnet reports whether AllowLocalnet has been called for a bridge; it has not for one that does not exist.
+func Localnet(bridge string) (bool, error) {
+	data, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + bridge + "/route_localnet")
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read sysctl: %w", err)
+	}
+	return len(data) > 0 && data[0] == '1', nil
+}

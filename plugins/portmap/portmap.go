@@ -65,7 +65,7 @@ func (h *Ports) Add(ctx context.Context, p hostport.Pod) error {
 			return errors.Join(err, h.Remove(ctx, p))
 		}
 	}
-	return flushUDP(ctx, p)
+	return FlushUDP(ctx, p)
 }
 
 // taken says which port another pod has, and which pod that is.
@@ -107,7 +107,7 @@ func (h *Ports) Remove(ctx context.Context, p hostport.Pod) error {
 	if err := tables.DeleteElements(ctx, kernel.FamilyInet, hostport.TableName, own); err != nil {
 		return fmt.Errorf("unmap host ports: %w", err)
 	}
-	return flushUDP(ctx, p)
+	return FlushUDP(ctx, p)
 }
 
 // Check looks every element up.

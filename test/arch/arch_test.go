@@ -55,7 +55,7 @@ var rules = []rule{
 	},
 	{
 		name: "what decides is pure: no kernel, no network, no processes",
-		in: []string{"kernel", "kernel/reconcile", "kernel/kerneltest", "store", "overlay", "daemon/masquerade",
+		in: []string{"kernel", "kernel/reconcile", "kernel/kerneltest", "store", "overlay", "daemon/masquerade", "daemon/attachments",
 			"plugins/attach", "plugins/netconf", "plugins/hostport", "ipam"},
 		deny: []string{"github.com/vishvananda", "github.com/google/nftables", "golang.org/x/sys", "os/exec", "syscall", "net/http",
 			module + "/kernel/linux", module + "/kernel/podnet", module + "/kernel/nft", module + "/kernel/conntrack"},
