@@ -196,11 +196,12 @@ func (a *add) link(entry Entry, pod kernel.PodConfig, lease Lease) (kernel.PodPa
 
 // createPair makes the pair. When another attachment's link has the name, the next one is tried, and recorded before.
 func (a *add) createPair(entry Entry, pair *kernel.PodPair) error {
+	a.onFailure(func(context.Context) error {
+		_, err := a.Kernel.RemovePair(pair.HostLink, pair.Owner)
+		return notForeign(err)
+	})
 	for try := 1; ; try++ {
 		err := a.Kernel.CreatePair(a.req.Netns, *pair)
-		if err == nil {
-			break
-		}
 		if !errors.Is(err, kernel.ErrForeignLink) || try == nameTries {
 			return err
 		}
@@ -210,11 +211,6 @@ func (a *add) createPair(entry Entry, pair *kernel.PodPair) error {
 			return err
 		}
 	}
-	a.onFailure(func(context.Context) error {
-		_, err := a.Kernel.RemovePair(pair.HostLink, pair.Owner)
-		return notForeign(err)
-	})
-	return nil
 }
 
 // podConfig works out the pod's side. Without routes in the lease each family gets a default route by its gateway; a route

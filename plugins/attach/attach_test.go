@@ -72,6 +72,25 @@ func TestRollBackThatFails(t *testing.T) {
 	}
 }
 
+// halfPair is a kernel in which a pair was made but could neither be marked nor removed again.
+type halfPair struct{ *node }
+
+func (k halfPair) CreatePair(netns string, p kernel.PodPair) error {
+	return errors.Join(k.node.CreatePair(netns, p), errInjected)
+}
+
+func TestHalfMadePairIsRolledBack(t *testing.T) {
+	n := newNode(t, "/ns/a")
+	p := n.plugin()
+	p.Kernel = halfPair{n}
+	if _, err := p.Add(t.Context(), request("a", "/ns/a")); !errors.Is(err, errInjected) {
+		t.Errorf("have error %v, want the injected one", err)
+	}
+	if left := n.left(); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
 // What is left when an ADD is killed can be ended by a DEL, a GC or another ADD.
 func TestAddThatIsKilled(t *testing.T) {
 	ends := map[string]func(*node) error{
