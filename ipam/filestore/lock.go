@@ -7,12 +7,17 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/twill-cni/twill/failpoint"
 	"github.com/twill-cni/twill/ipam"
 )
+
+// LockWait is how long a CNI call waits for other processes. Each of those holds the lock for well under a millisecond, so that only one that
+// was stopped can make it come to this.
+const LockWait = 30 * time.Second
 
 // errNoStore says that nothing was ever allocated in the network since boot.
 var errNoStore = errors.New("the store does not exist")

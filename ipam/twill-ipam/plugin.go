@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -19,10 +18,6 @@ import (
 
 // supported are the CNI versions in which a result can hold a list of addresses of either family.
 var supported = []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
-
-// lockWait bounds how long a call waits for other processes. Each of those holds the lock for well under a millisecond, so that
-// only one that was stopped can make it come to this.
-const lockWait = 30 * time.Second
 
 // plugin answers CNI calls. Errors are *types.Error with the codes of the CNI specification, version 1.1.
 type plugin struct {
@@ -80,7 +75,7 @@ func (p plugin) add(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
+	ctx, cancel := context.WithTimeout(context.Background(), filestore.LockWait)
 	defer cancel()
 	lease, err := n.store.Allocate(ctx, ipam.Request{
 		Owner: who, Netns: args.Netns, IPs: append(env.IPs, n.cfg.IPs...), Pod: env.Pod,
@@ -108,7 +103,7 @@ func (p plugin) del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
+	ctx, cancel := context.WithTimeout(context.Background(), filestore.LockWait)
 	defer cancel()
 	_, err = n.store.Release(ctx, who)
 	return toCNI(err)
@@ -157,7 +152,7 @@ func (p plugin) gc(args *skel.CmdArgs) error {
 	for i, a := range n.ValidAttachments {
 		valid[i] = ipam.Owner{ContainerID: a.ContainerID, IfName: a.IfName}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lockWait)
+	ctx, cancel := context.WithTimeout(context.Background(), filestore.LockWait)
 	defer cancel()
 	_, err = n.store.Retain(ctx, valid)
 	return toCNI(err)

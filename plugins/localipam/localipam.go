@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/twill-cni/twill/ipam"
 	"github.com/twill-cni/twill/ipam/filestore"
@@ -19,10 +20,14 @@ import (
 type IPAM struct {
 	cfg   ipam.Config
 	store *filestore.Allocator
+	wait  time.Duration // for the store's lock
 }
 
-// New returns the IPAM of the network that store is for; cfg is what store was opened with.
-func New(cfg ipam.Config, store *filestore.Allocator) IPAM { return IPAM{cfg: cfg, store: store} }
+// New returns the IPAM of the network that store is for; cfg is what store was opened with. Its calls wait filestore.LockWait for
+// other processes, then their error wraps ipam.ErrBusy.
+func New(cfg ipam.Config, store *filestore.Allocator) IPAM {
+	return IPAM{cfg: cfg, store: store, wait: filestore.LockWait}
+}
 
 var _ attach.IPAM = IPAM{}
 
@@ -33,6 +38,8 @@ func Owner(o kernel.PodOwner) ipam.Owner {
 
 // Allocate gives one address of each range set.
 func (l IPAM) Allocate(ctx context.Context, r attach.Request) (attach.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.wait)
+	defer cancel()
 	lease, err := l.store.Allocate(ctx, ipam.Request{Owner: Owner(r.Owner), Netns: r.Netns, Pod: r.Args.Pod,
 		IPs: slices.Concat(l.cfg.IPs, r.Args.IPs)})
 	if err != nil {
@@ -62,6 +69,8 @@ func readResolvConf(path string) (netconf.DNS, error) {
 
 // Release ends the lease; none is no error.
 func (l IPAM) Release(ctx context.Context, owner kernel.PodOwner) error {
+	ctx, cancel := context.WithTimeout(ctx, l.wait)
+	defer cancel()
 	_, err := l.store.Release(ctx, Owner(owner))
 	return err
 }
@@ -88,6 +97,8 @@ func (l IPAM) Status(context.Context) error { return l.store.Status() }
 
 // Retain ends the leases of all that are not in valid.
 func (l IPAM) Retain(ctx context.Context, valid []kernel.PodOwner) error {
+	ctx, cancel := context.WithTimeout(ctx, l.wait)
+	defer cancel()
 	owners := make([]ipam.Owner, len(valid))
 	for i, o := range valid {
 		owners[i] = Owner(o)
