@@ -128,8 +128,9 @@ func (s *uplinkSearch) find(ctx context.Context) (found *kernel.Uplink, looked s
 	switch {
 	case s.opts.Iface != "":
 		addr, _ := netip.ParseAddr(s.opts.Iface)
-		return s.first(func(c *candidate) bool { return c.Name == s.opts.Iface || addr.IsValid() && c.holds(addr) }),
-			fmt.Sprintf("named %q or with that address", s.opts.Iface), nil
+		found = s.first(func(c *candidate) bool { return c.Name == s.opts.Iface || addr.IsValid() && c.holds(addr) })
+		prefer(found, addr)
+		return found, fmt.Sprintf("named %q or with that address", s.opts.Iface), nil
 	case s.opts.IfaceRegex != nil:
 		looked = fmt.Sprintf("whose name or address matches %q", s.opts.IfaceRegex)
 		if found = s.first(func(c *candidate) bool { return s.opts.IfaceRegex.MatchString(c.Name) }); found != nil {
@@ -152,6 +153,19 @@ func (s *uplinkSearch) find(ctx context.Context) (found *kernel.Uplink, looked s
 		return nil, "", err
 	}
 	return s.first(func(c *candidate) bool { return index != 0 && c.index == index }), "with a default route", nil
+}
+
+// prefer moves the address to the front, if the uplink has it: who names the uplink by one of its addresses means that one.
+func prefer(uplink *kernel.Uplink, addr netip.Addr) {
+	if uplink == nil {
+		return
+	}
+	at := slices.IndexFunc(uplink.Addresses, func(p netip.Prefix) bool { return p.Addr() == addr })
+	if at > 0 {
+		named := uplink.Addresses[at]
+		copy(uplink.Addresses[1:], uplink.Addresses[:at])
+		uplink.Addresses[0] = named
+	}
 }
 
 func (s *uplinkSearch) first(match func(*candidate) bool) *kernel.Uplink {

@@ -52,6 +52,8 @@ addr add fe80::7/64 dev eth0 nodad
 addr add fd00::8/64 dev eth0 nodad`, UplinkOptions{Iface: "eth0"},
 			kernel.Uplink{Name: "eth0", MTU: 1500, Addresses: prefixes("192.0.2.1/24", "192.0.2.8/32",
 				"2001:db8::1/64", "fd00::8/64", "192.0.2.7/24", "2001:db8::7/64")}},
+		{"the address that names it comes first", mtu + "addr add 192.0.2.8/32 dev eth0", UplinkOptions{Iface: "192.0.2.8"},
+			kernel.Uplink{Name: "eth0", MTU: 1500, Addresses: prefixes("192.0.2.8/32", "192.0.2.1/24", "2001:db8::1/64")}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			enterNamespace(t)
