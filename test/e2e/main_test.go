@@ -3,6 +3,7 @@ package e2e
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -98,15 +99,45 @@ func newLab(t *testing.T, options lab.Options) *lab.Lab {
 	return l
 }
 
-// up makes a lab, by default with three nodes, and returns when its daemons are ready and its pods attached.
+// up makes a lab, by default with three nodes, and returns when its daemons are ready, its pods attached, and every node knows every
+// other. A node that is ready reaches the peers that it has heard of; etcd may take 100 ms to tell it of those that came
+// between its first listing and its watch.
 func up(t *testing.T, options lab.Options) *lab.Lab {
 	t.Helper()
 	options.Nodes = cmp.Or(options.Nodes, 3)
+	if options.NetworkConfig == nil && options.BackendConfig == nil && options.Networks == nil {
+		options.NetworkConfig = networkConfig(cmp.Or(options.Family, lab.IPv4))
+	}
 	l := newLab(t, options)
 	if err := l.Up(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	for _, n := range l.Nodes() {
+		within(t, enough, func() error {
+			if have := metric(t, n, "twill_peers"); int(have) < options.Nodes-1 {
+				return fmt.Errorf("%s knows %v peers", n.Name, have)
+			}
+			return nil
+		})
+	}
 	return l
+}
+
+// networkConfig is what a lab stores by itself, save that nodes get subnets up to 10.244.149.0/24 and fd00:244:0:efff::/64: those above
+// are for peers that tests make up.
+func networkConfig(family lab.Family) json.RawMessage {
+	config := map[string]any{"EnableIPv4": family.V4(), "EnableIPv6": family.V6(), "Backend": map[string]string{"Type": "vxlan"}}
+	if family.V4() {
+		config["Network"], config["SubnetMax"] = "10.244.0.0/16", "10.244.149.0"
+	}
+	if family.V6() {
+		config["IPv6Network"], config["IPv6SubnetMax"] = "fd00:244::/48", "fd00:244:0:efff::"
+	}
+	text, err := json.Marshal(config)
+	if err != nil {
+		panic(err) // of a map of strings
+	}
+	return text
 }
 
 // logDaemons prints the end of what the daemons said.
