@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -132,11 +133,59 @@ func (h *Handle) Announce(netns, hostLink string, c kernel.PodConfig) error {
 	}
 	return h.inPod(netns, func(s *socket) error {
 		var b batch
+		b.add("find interface "+c.IfName, unix.RTM_GETLINK, 0, ifinfo(0, 0, 0)) // runs the link watch here, too: IPv6 waits for it
+		b.str(unix.IFLA_IFNAME, c.IfName)
 		b.add("announce addresses of interface "+c.IfName, unix.RTM_SETLINK, 0, ifinfo(0, 0, 0))
 		b.str(unix.IFLA_IFNAME, c.IfName)
 		b.attr(unix.IFLA_ADDRESS, c.MAC[:])
-		return s.run(&b, nil)
+		if err := s.run(&b, nil); err != nil {
+			return err
+		}
+		return s.awaitLocal(c.Addresses)
 	})
+}
+
+// How often and for how long awaitLocal looks.
+const (
+	localPause    = 200 * time.Microsecond
+	localPatience = time.Second
+)
+
+// awaitLocal waits until the namespace takes packets to its IPv6 addresses. The kernel puts an address's local route into its table in a work
+// queue, without duplicate address detection too (addrconf_dad_work); until then a packet to the address is dropped. On a busy
+// node that takes some milliseconds.
+func (s *socket) awaitLocal(addresses []netip.Prefix) error {
+	deadline := time.Now().Add(localPatience)
+	for _, a := range addresses {
+		for a.Addr().Is6() {
+			local, err := s.isLocal(a.Addr())
+			if err != nil {
+				return err
+			}
+			if local {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("address %s is not in use after %v", a.Addr(), localPatience)
+			}
+			time.Sleep(localPause)
+		}
+	}
+	return nil
+}
+
+// isLocal asks the kernel whether packets to the address are for the namespace itself.
+func (s *socket) isLocal(a netip.Addr) (local bool, err error) {
+	body := make([]byte, unix.SizeofRtMsg)
+	body[0], body[1] = family(a), byte(a.BitLen())
+	var b batch
+	b.add("find route to "+a.String(), unix.RTM_GETROUTE, 0, body)
+	b.addr(unix.RTA_DST, a)
+	b.allow(unix.ENETUNREACH)
+	err = s.run(&b, func(_ uint16, body []byte) {
+		local = len(body) >= unix.SizeofRtMsg && body[7] == unix.RTN_LOCAL
+	})
+	return local, err
 }
 
 // introduce makes the pod a neighbour of the node on the bridge, so that neither has to ask for the other. A question can be lost, and is
