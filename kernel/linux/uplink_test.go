@@ -21,6 +21,7 @@ route add default via 192.0.2.254 metric 200
 route add default via 198.51.100.254 metric 100
 -6 route add default via 2001:db8::fe metric 100
 -6 route add default via 2001:db8:1::fe metric 200`
+	eth1By6 := kernel.Uplink{Name: "eth1", MTU: 9000, Addresses: prefixes("2001:db8:1::1/64", "198.51.100.1/24")}
 	v4, v6 := UplinkOptions{IPv4: true}, UplinkOptions{IPv6: true}
 	for _, tc := range []struct {
 		name, setUp string
@@ -29,7 +30,7 @@ route add default via 198.51.100.254 metric 100
 	}{
 		{"by name", both, UplinkOptions{Iface: "eth0", IPv4: true, IPv6: true}, eth0},
 		{"by IPv4 address in place of a name", both, UplinkOptions{Iface: "192.0.2.1", IPv4: true}, eth0},
-		{"by IPv6 address in place of a name", both, UplinkOptions{Iface: "2001:db8:1:0::1", IPv4: true}, eth1},
+		{"by IPv6 address in place of a name", both, UplinkOptions{Iface: "2001:db8:1:0::1", IPv4: true}, eth1By6},
 		{"by pattern of names", both, UplinkOptions{IfaceRegex: regexp.MustCompile(`^eth1$`)}, eth1},
 		{"by pattern of addresses", both, UplinkOptions{IfaceRegex: regexp.MustCompile(`^198\.51\.100\.`)}, eth1},
 		{"pattern of names goes first", both, UplinkOptions{IfaceRegex: regexp.MustCompile(`eth1|192\.0\.2\.1`)}, eth1},
