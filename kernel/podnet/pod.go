@@ -29,6 +29,11 @@ func (h *Handle) ConfigurePod(netns string, c kernel.PodConfig) error {
 		if err := writeSysctls(podSettings(c)); err != nil {
 			return err
 		}
+		if hasIPv6(c.Addresses) && h.pod.ipv6 == nil {
+			if h.pod.ipv6, err = watchAddresses(); err != nil {
+				return err
+			}
+		}
 		var b batch
 		for _, a := range c.Addresses {
 			b.addAddress(a, l.index, c.IfName)
@@ -114,7 +119,7 @@ func (b *batch) addRoute(r kernel.PodRoute, index int, onlink bool) {
 
 // Announce tells the other pods and the host where the pod's addresses are now: a gratuitous ARP request for each IPv4 address
 // (RFC 5227, 3) and an unsolicited neighbour advertisement for each IPv6 address (RFC 4861, 7.2.6). When it returns, the node's first
-// packet reaches the pod.
+// packet reaches the pod, unless the node is busy beyond measure.
 //
 // The kernel sends the announcements itself. With arp_notify and ndisc_notify set it does so when a link's address is set, also to what
 // it is already. A packet socket could send the same frames, but its close waits for an RCU grace period, 8 to 20 ms,
@@ -148,25 +153,23 @@ func (h *Handle) Announce(netns, hostLink string, c kernel.PodConfig) error {
 // How often and for how long awaitLocal looks.
 const (
 	localPause    = 200 * time.Microsecond
-	localPatience = time.Second
+	localPatience = 100 * time.Millisecond
 )
 
-// awaitLocal waits until the namespace takes packets to its IPv6 addresses. The kernel puts an address's local route into its table in a work
-// queue, without duplicate address detection too (addrconf_dad_work); until then a packet to the address is dropped. On a busy
-// node that takes some milliseconds.
+// awaitLocal waits until the namespace takes packets to its IPv6 addresses, but not for long. The kernel puts an address's local route into
+// its table in a work queue, without duplicate address detection too (addrconf_dad_work); until then a packet to the address is
+// dropped. On a busy node that takes some milliseconds. When hundreds of pods start together it takes seconds, which no ADD
+// should spend: the address comes by itself.
 func (s *socket) awaitLocal(addresses []netip.Prefix) error {
 	deadline := time.Now().Add(localPatience)
 	for _, a := range addresses {
-		for a.Addr().Is6() {
+		for a.Addr().Is6() && time.Now().Before(deadline) {
 			local, err := s.isLocal(a.Addr())
 			if err != nil {
 				return err
 			}
 			if local {
 				break
-			}
-			if time.Now().After(deadline) {
-				return fmt.Errorf("address %s is not in use after %v", a.Addr(), localPatience)
 			}
 			time.Sleep(localPause)
 		}
