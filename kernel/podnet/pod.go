@@ -29,11 +29,6 @@ func (h *Handle) ConfigurePod(netns string, c kernel.PodConfig) error {
 		if err := writeSysctls(podSettings(c)); err != nil {
 			return err
 		}
-		if hasIPv6(c.Addresses) && h.pod.ipv6 == nil {
-			if h.pod.ipv6, err = watchAddresses(); err != nil {
-				return err
-			}
-		}
 		var b batch
 		for _, a := range c.Addresses {
 			b.addAddress(a, l.index, c.IfName)
