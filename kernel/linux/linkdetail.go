@@ -78,8 +78,9 @@ func (h *Handle) ensurePorts(ctx context.Context, want kernel.Bridge, dev netlin
 		return fmt.Errorf("list ports: %w", err)
 	}
 	bridge := dev.Attrs().Index
+	ports := portsFor(want.PortAliasPrefix, int32(bridge), all)
 	var errs []error
-	for _, l := range portsFor(want.PortAliasPrefix, int32(bridge), all) {
+	for _, l := range ports {
 		port := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: l.name, Index: int(l.index)}}
 		if l.master == 0 {
 			if err := h.links.LinkSetMasterByIndex(port, bridge); err != nil && !isMissing(err) {
@@ -94,5 +95,18 @@ func (h *Handle) ensurePorts(ctx context.Context, want kernel.Bridge, dev netlin
 			}
 		}
 	}
-	return errors.Join(errs...)
+	for _, l := range ports {
+		errs = append(errs, h.settle(int(l.index)))
+	}
+	return errors.Join(append(errs, h.settle(bridge))...)
+}
+
+// settle makes the kernel run its deferred link watch for a link now, by asking for the link (since 6.9: linkwatch_sync_dev in
+// rtnl_getlink). A port begins to forward by that, and a bridge with its first such port to send; until then, up to a second on a busy
+// machine, what goes to the pods is dropped, questions for their MACs among it. A link that is gone is no error.
+func (h *Handle) settle(index int) error {
+	if _, err := h.links.LinkByIndex(index); err != nil && !isMissing(err) {
+		return fmt.Errorf("ask for link %d: %w", index, err)
+	}
+	return nil
 }
