@@ -1,0 +1,49 @@
+package hostfile
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/twill-cni/twill/ipam"
+	"github.com/twill-cni/twill/plugins/netconf"
+	"github.com/twill-cni/twill/store"
+)
+
+// What Netconf returns is what the plugin and its IPAM understand.
+func TestNetconf(t *testing.T) {
+	dir := t.TempDir()
+	h := New(Options{ConfDir: dir, Log: slog.New(slog.DiscardHandler)})
+	if _, err := h.Netconf(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("without a conflist: %v", err)
+	}
+	list, err := Conflist{Bridge: "cni0", MTU: 1450, RunDir: "/run/x", DataDir: "/run/x/ipam",
+		Subnets: store.Subnets{IPv4: netip.MustParsePrefix("10.5.1.0/24"), IPv6: netip.MustParsePrefix("fd00:5:1::/64")}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, ConflistName), list, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	data, err := h.Netconf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := netconf.Parse(data)
+	if err != nil || conf.Name != NetworkName || conf.RunDir != "/run/x" {
+		t.Errorf("%+v, %v", conf, err)
+	}
+	parsed, err := ipam.ParseConfig(data)
+	if err != nil || len(parsed.Sets) != 2 || parsed.DataDir != "/run/x/ipam" {
+		t.Errorf("%+v, %v", parsed, err)
+	}
+	for _, broken := range []string{"", "{", "[]", "{}", `{"name":"a","plugins":[]}`, `{"name":"a","plugins":[null]}`, `{"plugins":[{}]}`} {
+		if conf, err := netconfOf([]byte(broken)); err == nil {
+			t.Errorf("%q yields %s", broken, conf)
+		}
+	}
+}
