@@ -21,12 +21,14 @@
 //	( tbf, ifb, redirection )                                             Shape, if asked for
 //	host end up                                                           UpPair
 //	find eth0; addresses, up, routes                                      ConfigurePod, in the pod's namespace
-//	find host end; set eth0's MAC address to what it is                   Announce
+//	find host end; find cni0, make the pod its neighbour                  Announce
+//	find eth0, set its MAC address to what it is; see its IPv6 routes
 //
 // The order is not free. The veth's ends get names and addresses at birth, so that neither udev nor a reader of the result sees them
 // change. Qdiscs are attached while the link is down, because replacing one on a link that is up waits for RCU. The host end is up
-// before the pod's, so that the pod's routes never see a link without carrier. Nothing waits: duplicate address detection
-// is off (IFA_F_NODAD), the operational state is not polled, and Announce says how it does without packet sockets.
+// before the pod's, so that the pod's routes never see a link without carrier. Hardly anything waits: duplicate address detection
+// is off (IFA_F_NODAD), the operational state is not polled, and Announce says how it does without packet sockets. It waits for one
+// thing, that the kernel's work queue has put IPv6 addresses to use.
 //
 // # Whose is what
 //
