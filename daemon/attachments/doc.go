@@ -21,7 +21,8 @@
 //     record incomplete, then removes the elements, and the record last.
 //   - Order here: the elements are read first, then the records, and the transaction bears the number of the generation that the elements
 //     are of. The kernel refuses it when any program committed anything in between; then everything is read again.
-//   - Only complete records have missing elements put back; elements that belong to any record, complete or not, are left.
+//   - Only complete records have missing elements put back; elements that belong to any record, complete or not, are left, and all
+//     are while a record cannot be read or a pod's link has none, since they may be that pod's.
 //
 // An element that was read had its record written before, so its record is seen unless a DEL came in between, and then the element is
 // gone anyway: a pod that is being added never loses a port. A port of a complete record is put back; should a DEL have begun since the records

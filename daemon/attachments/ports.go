@@ -2,6 +2,7 @@ package attachments
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,6 +11,8 @@ import (
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/plugins/hostport"
 )
+
+var errUnrecorded = errors.New("a pod has no record")
 
 // portPlan is what the table of host ports should hold.
 type portPlan struct {
@@ -140,8 +143,8 @@ func (k *Keeper) keepPorts(ctx context.Context) time.Duration {
 			return nil, err
 		}
 		slices.SortFunc(records, func(a, b Record) int { return strings.Compare(a.Owner().String(), b.Owner().String()) })
-		p = planPorts(have, records, guarded)
-		return p.want, nil
+		p, err = k.plan(have, records, guarded)
+		return p.want, err
 	})
 	if ctx.Err() != nil {
 		return never
@@ -168,6 +171,20 @@ func (k *Keeper) keepPorts(ctx context.Context) time.Duration {
 		return portsAgain
 	}
 	return never
+}
+
+// plan is planPorts with the knowledge of links: while there is a pod without a record, an element that no record asks for may be its.
+func (k *Keeper) plan(have hostport.Elements, records []Record, guarded []string) (portPlan, error) {
+	p := planPorts(have, records, guarded)
+	if p.removed == 0 {
+		return p, nil
+	}
+	links, err := k.opts.Host.PodLinks()
+	if err == nil && len(scene{records: records, links: links}.strangers()) > 0 {
+		unknown := Record{Damage: errUnrecorded}
+		p = planPorts(have, append(records, unknown), guarded)
+	}
+	return p, err
 }
 
 func (k *Keeper) complainOfDispute(ports []string) {

@@ -167,6 +167,26 @@ func TestPortsAreKept(t *testing.T) {
 	})
 }
 
+// Somebody removed the records, or the daemon was given another run directory: pods that live keep their ports.
+func TestPortsOfPodsWithoutRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode()
+		n.add("a", "10.5.1.2/24", 8080)
+		n.add("b", "10.5.1.3/24", 8081)
+		delete(n.records, owner("a"))
+		k := run(t, n)
+		if diff := cmp.Diff([]string{"8080 10.5.1.2", "8081 10.5.1.3"}, portsOf(n.table)); diff != "" {
+			t.Error(diff)
+		}
+		n.vanish("a") // now nobody can want them
+		k.Observe(tableChanged)
+		n.settle(time.Second)
+		if diff := cmp.Diff([]string{"8081 10.5.1.3"}, portsOf(n.table)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
 // A port that is put back while its pod's DEL runs, and has been looked for by it before, is removed again.
 func TestPortsAgainstDEL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -176,6 +196,7 @@ func TestPortsAgainstDEL(t *testing.T) {
 		clear(n.table) // damage
 		k.Observe(tableChanged)
 		n.settle(100 * time.Millisecond) // put back, although the DEL has looked
+		n.vanish("a")
 		delete(n.records, owner("a"))
 		n.settle(time.Second)
 		if got := portsOf(n.table); len(got) > 0 {
