@@ -239,7 +239,7 @@ func TestBadLinks(t *testing.T) {
 	tooLong, noUplink, noKind, badSysctl, alt, twin := flannel4(), flannel4(), flannel4(), flannel4(), flannel4(), flannel4()
 	twin.Name, twin.VXLAN.VNI = "flannel.2", 2
 	tooLong.MTU = 1500
-	noUplink.VXLAN.Uplink = "eth9"
+	noUplink.Name, noUplink.VXLAN.VNI, noUplink.VXLAN.Uplink = "flannel.9", 9, "eth9"
 	noKind.VXLAN = nil
 	badSysctl.Sysctls = map[string]string{"ipv6/../../all/forwarding": "1"}
 	alt.Name = "also-eth0"
@@ -254,7 +254,7 @@ link add rival type vxlan id 2 dstport 8472`)
 		want string
 	}{
 		{"MTU beyond the uplink's", tooLong, "link flannel.1: set MTU 1500, which is 1450: invalid argument"},
-		{"no such uplink", noUplink, `link flannel.1: create: uplink: link "eth9": no such device`},
+		{"no such uplink", noUplink, `link flannel.9: create: uplink: link "eth9": no such device`},
 		{"no kind", noKind, "neither a VXLAN nor a bridge"},
 		{"sysctl that leads astray", badSysctl, "want ipv4/NAME or ipv6/NAME"},
 		{"VNI and port of another device", twin, "link flannel.2: create: file exists (link rival has VNI 2 and port 8472)"},

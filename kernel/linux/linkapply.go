@@ -90,6 +90,9 @@ func (h *Handle) ensureLink(ctx context.Context, want kernel.Link) error {
 		}
 		if have, ok := dev.(*netlink.Vxlan); ok {
 			if why := vxlanDifference(h.vxlan(have), want.VXLAN); why != "" {
+				if err := h.canMake(want); err != nil {
+					return fmt.Errorf("%s, and the device that is there stays: %w", why, err)
+				}
 				h.log.Info("link is made again", "link", want.Name, "because", why)
 				if err := h.removeDevice(dev); err != nil {
 					return err
@@ -108,6 +111,20 @@ func (h *Handle) ensureLink(ctx context.Context, want kernel.Link) error {
 	}
 	want.Sysctls = maps.Clone(want.Sysctls)
 	h.asked[want.Name] = want
+	return nil
+}
+
+// canMake returns an error when something stands in the way of making the VXLAN device. It is asked before another device, which may
+// be in use, is removed for it.
+func (h *Handle) canMake(want kernel.Link) error {
+	if want.VXLAN.Uplink != "" {
+		if _, err := newNames(h.conn.fd).index(want.VXLAN.Uplink); err != nil {
+			return fmt.Errorf("uplink: %w", err)
+		}
+	}
+	if rival := h.rival(want); rival != "" {
+		return fmt.Errorf("it cannot be made again%s: %w", rival, unix.EEXIST)
+	}
 	return nil
 }
 
@@ -183,7 +200,7 @@ func (h *Handle) createLink(want kernel.Link) (netlink.Link, error) {
 }
 
 // rival names the VXLAN device because of which the kernel will not make another one, if there is one: two devices of a
-// namespace and family cannot have one VNI and port (vxlan_vni_in_use).
+// namespace and family cannot have one VNI and port (vxlan_config_validate).
 func (h *Handle) rival(want kernel.Link) string {
 	all, err := h.links.LinkList()
 	if err != nil || want.VXLAN == nil {
@@ -192,7 +209,7 @@ func (h *Handle) rival(want kernel.Link) string {
 	port := vxlanPort(want.VXLAN)
 	for _, dev := range all {
 		v, ok := dev.(*netlink.Vxlan)
-		if ok && uint32(v.VxlanId) == want.VXLAN.VNI && uint16(v.Port) == port && h.vxlan(v).Local.Is6() == want.VXLAN.Local.Is6() {
+		if ok && v.Name != want.Name && uint32(v.VxlanId) == want.VXLAN.VNI && uint16(v.Port) == port && h.vxlan(v).Local.Is6() == want.VXLAN.Local.Is6() {
 			return fmt.Sprintf(" (link %s has VNI %d and port %d)", v.Name, v.VxlanId, port)
 		}
 	}
@@ -200,7 +217,8 @@ func (h *Handle) rival(want kernel.Link) string {
 }
 
 // adjustLink changes in place what is not as it should be. Sysctls come before the link is up, so that it never takes part in
-// what they forbid; addresses come after, since IPv6 loses them when a link goes down.
+// what they forbid; addresses come after, since IPv6 loses them when a link goes down. A bridge has its ports before its addresses: with
+// those come the routes, and a question for a pod's MAC that has no port to leave by is repeated only a second later.
 func (h *Handle) adjustLink(ctx context.Context, want kernel.Link, dev netlink.Link) error {
 	if dev.Attrs().Alias != kernel.LinkAlias { // a new link has none either: the kernel ignores it in the request that makes a link
 		if err := h.links.LinkSetAlias(dev, kernel.LinkAlias); err != nil {
@@ -213,16 +231,16 @@ func (h *Handle) adjustLink(ctx context.Context, want kernel.Link, dev netlink.L
 	if err := h.adjustDevice(want, dev); err != nil {
 		return err
 	}
+	if want.Bridge != nil && want.Bridge.PortAliasPrefix != "" {
+		if err := h.ensurePorts(ctx, *want.Bridge, dev); err != nil {
+			return errors.Join(err, h.ensureAddresses(ctx, dev, want.Addresses))
+		}
+	}
 	if err := h.ensureAddresses(ctx, dev, want.Addresses); err != nil {
 		return err
 	}
 	if want.TxChecksumOffload != nil {
-		if err := setTxChecksum(h.conn.fd, want.Name, *want.TxChecksumOffload); err != nil {
-			return err
-		}
-	}
-	if want.Bridge != nil && want.Bridge.PortAliasPrefix != "" {
-		return h.ensurePorts(ctx, *want.Bridge, dev)
+		return setTxChecksum(h.conn.fd, want.Name, *want.TxChecksumOffload)
 	}
 	return nil
 }
