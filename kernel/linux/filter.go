@@ -17,7 +17,7 @@ const maxFiltered = 64
 // notificationFilter returns a classic BPF program that the kernel runs on every notification before it is queued
 // (do_one_broadcast, sk_filter). It only saves work: what passes is judged again by Monitor.handle. It drops
 //   - neighbours and FDB entries of other links than those of the given indexes,
-//   - routes outside the main table, and in it those that bear another protocol, did not replace a route and do not
+//   - routes outside the main table, and in it those that bear another protocol, did not replace or join a route and do not
 //     leave by one of the links,
 //   - both when they were caused by the socket with the given port.
 func notificationFilter(own uint32, links []int32) ([]bpf.RawInstruction, error) {
@@ -58,7 +58,10 @@ func routeFilter(own uint32, links []int32) []bpf.Instruction {
 		bpf.LoadConstant{Dst: bpf.RegA, Val: unix.NLMSG_HDRLEN + unix.SizeofRtMsg},
 		bpf.LoadConstant{Dst: bpf.RegX, Val: unix.RTA_OIF},
 		bpf.LoadExtension{Num: bpf.ExtNetlinkAttr}, // offset of the attribute, or 0
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 4},
+		load(16, 1), // rtm_family: an IPv6 route without a link of its own has several next hops, of which some may be ours
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.AF_INET6, SkipTrue: 1},
+		accept()[0],
 		drop()[0],
 		bpf.TAX{},
 		bpf.LoadIndirect{Off: unix.SizeofRtAttr, Size: 4},

@@ -115,6 +115,8 @@ func TestMonitorTellsOfOurs(t *testing.T) {
 			[]string{"route 10.5.1.0/24 via 192.0.2.7 dev eth0 foreign"}},
 		{"IPv6 route replaced by a foreign one elsewhere", "ip -6 route replace fd00:5:1::/64 via 2001:db8::7",
 			[]string{"route fd00:5:1::/64 via 2001:db8::7 dev eth0 foreign"}},
+		{"foreign next hop joins an IPv6 route", "ip -6 route append fd00:5:1::/64 via 2001:db8::7 metric 1024",
+			[]string{"route fd00:5:1::/64 via 2001:db8::7 dev eth0 via fd00:5:1:: dev flannel-v6.1 foreign"}},
 		{"route in flanneld's form", "ip route add 10.5.2.0/24 via 10.5.2.0 dev flannel.1 onlink",
 			[]string{"route 10.5.2.0/24 via 10.5.2.0 dev flannel.1"}},
 		{"foreign route on the VXLAN device", "ip route add 10.5.3.0/24 dev flannel.1",

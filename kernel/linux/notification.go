@@ -131,7 +131,10 @@ func (m *Monitor) routeEvent(msg message) ([]kernel.Event, error) {
 	}
 	ours := r.protocol == kernel.RouteProtocol
 	deleted := msg.msgType == unix.RTM_DELROUTE
-	replaced := !deleted && msg.flags&unix.NLM_F_REPLACE != 0
+	// A foreign IPv6 next hop joins a route of ours that has its destination and metric (fib6_add_rt2node). The message bears its
+	// protocol and all next hops.
+	joined := r.family == unix.AF_INET6 && r.multiple != nil
+	replaced := !deleted && (joined || msg.flags&unix.NLM_F_REPLACE != 0)
 	if msg.port == m.own || !r.mine() || !ours && !replaced && !m.onOverlay(r.hop.index) {
 		return nil, nil
 	}
