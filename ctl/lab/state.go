@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -145,9 +146,11 @@ func load(path string, record any) error {
 }
 
 // lock makes the lab's directory and takes it for this caller alone: two that make or remove the same lab at the same time would
-// undo each other's work. It fails at once when another has it.
+// undo each other's work. When another has it, it fails after a moment's patience: a holder that was killed while it
+// started a program has it until that program runs, for the descriptor closes with exec.
 func (d directory) lock() (unlock func(), err error) {
-	for {
+	const patience, pause = 2 * time.Second, 10 * time.Millisecond
+	for begin := time.Now(); ; {
 		if err := os.MkdirAll(string(d), 0o755); err != nil {
 			return nil, fmt.Errorf("make the lab's directory: %w", err)
 		}
@@ -160,6 +163,10 @@ func (d directory) lock() (unlock func(), err error) {
 		}
 		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			f.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) && time.Since(begin) < patience {
+				time.Sleep(pause)
+				continue
+			}
 			if errors.Is(err, unix.EWOULDBLOCK) {
 				return nil, fmt.Errorf("%w (%s)", ErrBusy, d)
 			}
