@@ -72,10 +72,18 @@ func parse(text string) (ID, error) {
 	return ID{PID: int(pid), Start: start}, nil
 }
 
-// Alive reports whether the process still runs. One that ended but was not yet reaped does not.
+// Alive reports whether the process still runs. One that ended but was not yet reaped does not; one whose first thread has ended
+// and whose others are on their way out does: it still holds its files and their locks.
 func (id ID) Alive() bool {
 	start, state, err := stat(id.PID)
-	return err == nil && start == id.Start && state != 'Z' && state != 'X'
+	if err != nil || start != id.Start || state == 'X' {
+		return false
+	}
+	if state != 'Z' {
+		return true
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", id.PID))
+	return err == nil && len(threads) > 1
 }
 
 // Signal sends a signal. A process that has ended is no error.
