@@ -102,7 +102,7 @@ func TestForeignObjects(t *testing.T) {
 		t.Fatalf("--cleanup: %v: %s", err, out)
 	}
 	unchanged("--cleanup")
-	if left := sh(t, node.Netns(), `ip -o link | grep -e 'flannel[.-].*1:' -e cni0 -e twill || true
+	if left := sh(t, node.Netns(), `ip -o link | grep -e ': flannel.1:' -e ': flannel-v6.1:' -e cni0 -e twill || true
 ip route show table all proto 84; ip -6 route show table all proto 84; nft list tables | grep -e 'inet twill-' || true`); left != "" {
 		t.Errorf("--cleanup left:\n%s", left)
 	}
