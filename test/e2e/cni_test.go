@@ -86,6 +86,7 @@ func TestCNIVersions(t *testing.T) {
 func TestCheckFindsDamage(t *testing.T) {
 	t.Parallel()
 	n := up(t, lab.Options{Nodes: 1, Family: lab.DualStack}).Nodes()[0]
+	must(t, n.StopDaemon(t.Context())) // it would mend most of this before CHECK is there
 	const host, pod = "host", "pod"
 	tests := []struct {
 		name, where, do string // do knows $LINK, the pod's host link, and $RUN, the run directory
