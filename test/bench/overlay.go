@@ -81,14 +81,16 @@ func throughput(ctx context.Context, from, to place, tenths int) (float64, error
 	if err := server.Start(); err != nil {
 		return 0, err
 	}
-	defer func() { _ = server.Wait() }() // it served its one client, or the error is the client's
+	defer func() {
+		_ = server.Process.Kill() // a test that is over needs no server, also where the client gave up
+		_ = server.Wait()
+	}()
 	var out []byte
 	err := errors.New("not tried")
 	for deadline := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(deadline); { // until the server listens
 		out, err = from.command(ctx, "iperf3", "--client", to.addr.String(), "--json", "--time", fmt.Sprint(max(tenths/10, 1))).Output()
 	}
 	if err != nil {
-		_ = server.Process.Kill() // nobody will come any more
 		return 0, fmt.Errorf("iperf3 to %s: %w: %s", to.addr, err, out)
 	}
 	var report struct {
