@@ -35,6 +35,10 @@ type State struct {
 	// AbsentTables names tables of ours that must not exist, such as those of a module that is switched off and may have been on in
 	// an earlier run. Tables that leave Tables from one Sync to the next are removed without being named here.
 	AbsentTables []string
+
+	// KeepStale says that more may be desired than the State knows of yet, such as after a restart before all peers have announced their
+	// routes: what is there and seems stale is left.
+	KeepStale bool
 }
 
 // Fragment is the part of a State that stems from one source, such as one peer's lease. A Fragment is never changed

@@ -19,7 +19,7 @@ type pass struct {
 	*Reconciler
 	result    Result
 	failures  failures
-	untrusted bool                      // a dump failed: what looks stale may only be unknown
+	untrusted bool                      // a dump failed, or the state is not complete: what looks stale may only be unknown
 	broken    map[string]bool           // desired links on which nothing can be programmed
 	failed    map[*kernel.Fragment]bool // fragments that miss something which their other objects rest on
 }

@@ -74,7 +74,7 @@ func same[V comparable](a, b V) bool { return a == b }
 func (r *Reconciler) Sync(ctx context.Context, want kernel.State) (Result, error) {
 	r.syncing.Lock()
 	defer r.syncing.Unlock()
-	p := &pass{Reconciler: r}
+	p := &pass{Reconciler: r, untrusted: want.KeepStale}
 	if err := r.desire(want); err != nil {
 		p.failures.add(err)
 	}

@@ -48,26 +48,49 @@ type watch struct {
 	leases   []*store.Lease
 	rejected map[string]error // by name
 	revision int64            // etcd's, up to which leases is complete; 0: it has to be loaded
+	loaded   int64            // etcd's, at which leases was last read as a whole
 	emitted  store.Snapshot   // the last one; its Revision is 0 when there was none
 	lost     bool             // etcd's history changed since leases was read
 	holdover holdover
 }
 
-// run loads the leases, unless what is there can be followed from its revision on, and follows them until that breaks. It reports
-// whether etcd told it anything.
+// run follows the leases until that breaks, from the revision on that they are complete up to. It reports whether etcd told it anything.
+//
+// When they have to be loaded, the watch stands before they are read: a watch from a revision that is past already is served by
+// etcd's catch-up loop, up to 100 ms late (server/storage/mvcc/watchable_store.go, syncWatchersLoop).
 func (w *watch) run(ctx context.Context) (progressed bool, err error) {
 	if epoch := w.store.epoch(); epoch != w.epoch {
 		w.lost = w.lost || w.epoch != nil
 		w.epoch, w.revision = epoch, 0
 	}
+	cli, err := w.store.client()
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer context.AfterFunc(w.epoch, cancel)()
+	batches := gather(cli.Watch(clientv3.WithRequireLeader(ctx), w.store.leasePrefix(), w.options()...)) // when Watch returns, it stands
+	defer func() {
+		cancel()
+		for range batches { // until gather has ended
+		}
+	}()
 	if w.revision == 0 {
 		if err := w.load(ctx); err != nil {
 			return false, err
 		}
 		progressed = true
 	}
-	followed, err := w.follow(ctx)
+	followed, err := w.follow(batches)
 	return progressed || followed, err
+}
+
+func (w *watch) options() []clientv3.OpOption {
+	options := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithProgressNotify()}
+	if w.revision != 0 {
+		options = append(options, clientv3.WithRev(w.revision+1))
+	}
+	return options
 }
 
 // load reads all leases. It changes nothing unless it succeeds.
@@ -102,24 +125,13 @@ func (w *watch) load(ctx context.Context) error {
 		}
 	}
 	w.leases, w.rejected, w.revision = store.Replace(w.leases, w.holdover.held(next)), rejected, revision
+	w.loaded = revision
 	w.publish()
 	return nil
 }
 
 // follow applies what happens after w.revision.
-func (w *watch) follow(ctx context.Context) (progressed bool, err error) {
-	cli, err := w.store.client()
-	if err != nil {
-		return false, err
-	}
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-	defer context.AfterFunc(w.epoch, cancel)()
-	batches := gather(cli.Watch(ctx, w.store.leasePrefix(), clientv3.WithPrefix(), clientv3.WithRev(w.revision+1), clientv3.WithProgressNotify()))
-	defer func() {
-		cancel()
-		for range batches { // until gather has ended
-		}
-	}()
+func (w *watch) follow(batches <-chan []clientv3.WatchResponse) (progressed bool, err error) {
 	for open := true; open; {
 		var batch []clientv3.WatchResponse
 		var changes []store.Change
@@ -184,6 +196,9 @@ func (w *watch) apply(changes []store.Change, resp clientv3.WatchResponse) ([]st
 		return changes, fmt.Errorf("watch %s: %w", w.store.leasePrefix(), err)
 	}
 	for _, event := range resp.Events {
+		if event.Kv.ModRevision <= w.loaded { // it came while the leases were read, and they say it
+			continue
+		}
 		name := string(event.Kv.Key[len(w.store.leasePrefix()):])
 		if change, ok := w.event(name, event); ok {
 			if change.Lease != nil {
