@@ -20,7 +20,7 @@ func (n *Node) Isolate() error { return n.changePort("isolate", (*netlink.Handle
 // Rejoin undoes Isolate.
 func (n *Node) Rejoin() error {
 	return n.changePort("rejoin", func(h *netlink.Handle, port netlink.Link) error {
-		br, err := h.LinkByName(bridge)
+		br, err := h.LinkByName(n.subnet().bridge)
 		if err != nil {
 			return err
 		}
@@ -99,7 +99,10 @@ func (l *Lab) SetMTU(mtu int) error {
 	for _, n := range l.Nodes() {
 		failed = append(failed, setMTU(under, n.port(), mtu), n.SetMTU(mtu))
 	}
-	return errors.Join(append(failed, setMTU(under, bridge, mtu))...)
+	for _, s := range l.options.subnets() {
+		failed = append(failed, setMTU(under, s.bridge, mtu))
+	}
+	return errors.Join(failed...)
 }
 
 // SetMTU changes the MTU of the node's uplink.

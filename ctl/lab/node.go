@@ -67,9 +67,9 @@ func (l *Lab) makeNode(options NodeOptions) (*Node, error) {
 	}
 	n := &Node{Name: options.Name, lab: l, ns: netns.Named(namespaceName(l.Name(), options.Name))}
 	n.record = nodeRecord{NodeOptions: options, Number: number}
-	n.record.IPv4, n.record.IPv6 = nodeAddrs(number)
+	n.record.IPv4, n.record.IPv6 = l.options.nodeAddrs(number)
 	err := l.checkMember("node", options.Name)
-	if number > maxNodes {
+	if number > l.options.maxNodes() {
 		err = errors.New("the lab is full")
 	}
 	if err == nil {

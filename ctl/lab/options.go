@@ -41,6 +41,7 @@ type Options struct {
 	Networks      []netip.Prefix  // the pods' networks, one a family; default 10.244.0.0/16 and fd00:244::/48
 	NetworkConfig json.RawMessage // stored as it is, instead of what the four fields above say
 	MTU           int             // of the underlay, in bytes; default 1500
+	Subnets       int             // of the underlay, joined by a router; nodes are dealt out to them in turn; default 1
 
 	BinDir     string   // holds twilld, twill, twill-ipam and twillctl; default: where the running twillctl is
 	StateDir   string   // labs' directories are made in it; default /run/twill-lab
@@ -94,6 +95,7 @@ func (o Options) complete() (Options, error) {
 	o.Backend = cmp.Or(o.Backend, "vxlan")
 	o.StateDir = cmp.Or(o.StateDir, defaultStateDir)
 	o.MTU = cmp.Or(o.MTU, defaultMTU)
+	o.Subnets = cmp.Or(o.Subnets, 1)
 	o.ReadyTimeout = cmp.Or(o.ReadyTimeout, baseTimeout+time.Duration(o.Nodes)*nodeTimeout)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -107,8 +109,11 @@ func (o Options) complete() (Options, error) {
 	if !slices.Contains([]Family{IPv4, IPv6, DualStack}, o.Family) {
 		return o, fmt.Errorf("family %q is not one of %s, %s, %s", o.Family, IPv4, IPv6, DualStack)
 	}
-	if o.Nodes < 0 || o.Nodes > maxNodes {
-		return o, fmt.Errorf("%d nodes: a lab has 0 to %d", o.Nodes, maxNodes)
+	if o.Subnets < 1 || o.Subnets > maxSubnets {
+		return o, fmt.Errorf("%d subnets: a lab has 1 to %d", o.Subnets, maxSubnets)
+	}
+	if o.Nodes < 0 || o.Nodes > o.maxNodes() {
+		return o, fmt.Errorf("%d nodes: a lab of this many subnets has 0 to %d", o.Nodes, o.maxNodes())
 	}
 	if o.PodsPerNode < 0 {
 		return o, fmt.Errorf("%d pods per node: the number cannot be negative", o.PodsPerNode)

@@ -70,6 +70,9 @@ func TestBadOptions(t *testing.T) {
 		{"name too long", Options{Name: strings.Repeat("x", 43)}, "at most 42"},
 		{"family", Options{Family: "ipv5"}, `family "ipv5"`},
 		{"nodes", Options{Nodes: -1}, "-1 nodes"},
+		{"more nodes than addresses", Options{Nodes: 501, Subnets: 2}, "0 to 500"},
+		{"subnets", Options{Subnets: -1}, "-1 subnets"},
+		{"too many subnets", Options{Subnets: 251}, "251 subnets"},
 		{"pods", Options{PodsPerNode: -1}, "-1 pods"},
 		{"MTU", Options{MTU: 500}, "MTU 500"},
 		{"network of the other family", Options{Networks: prefixes("fd00::/48")}, "network fd00::/48 does not fit the family ipv4"},
@@ -86,22 +89,6 @@ func TestBadOptions(t *testing.T) {
 				t.Errorf("got %v, want %q in it", err, tt.want)
 			}
 		})
-	}
-}
-
-func TestNodeAddrs(t *testing.T) {
-	seen := map[netip.Addr]bool{gatewayV4.Addr(): true, gatewayV6.Addr(): true}
-	for number := 1; number <= maxNodes; number++ {
-		v4, v6 := nodeAddrs(number)
-		if seen[v4] || seen[v6] || !gatewayV4.Contains(v4) || !gatewayV6.Contains(v6) {
-			t.Fatalf("node %d: %v and %v are taken or outside the underlay", number, v4, v6)
-		}
-		seen[v4], seen[v6] = true, true
-	}
-	for number, want := range map[int]string{1: "172.30.1.1 fd00:30::1:1", 250: "172.30.1.250 fd00:30::1:fa", 251: "172.30.2.1 fd00:30::2:1"} {
-		if v4, v6 := nodeAddrs(number); v4.String()+" "+v6.String() != want {
-			t.Errorf("node %d: %v %v, want %s", number, v4, v6, want)
-		}
 	}
 }
 

@@ -15,21 +15,9 @@ import (
 	"github.com/twill-cni/twill/kernel"
 )
 
-const (
-	bridge      = "br0"
-	uplink      = "eth0" // of a node
-	nodesPerNet = 250    // node 250 is 172.30.1.250, node 251 is 172.30.2.1
-	maxNodes    = nodesPerNet * 255
-)
-
-// The underlay's addresses are the same in every lab: labs do not see each other.
-var (
-	gatewayV4 = netip.MustParsePrefix("172.30.0.1/16")
-	gatewayV6 = netip.MustParsePrefix("fd00:30::1/64")
-)
-
-// UnderlayGateway returns the addresses that the underlay's bridge has: etcd answers there, and it is every node's default
-// gateway. For a pod it is the world outside the cluster. An address of a family that the lab does not have is the zero Addr.
+// UnderlayGateway returns the addresses of the underlay's namespace: etcd answers there. For a pod it is the world outside the
+// cluster. In a lab of one subnet they are also every node's default gateway. An address of a family that the lab does not have is the
+// zero Addr.
 func (l *Lab) UnderlayGateway() (v4, v6 netip.Addr) {
 	if l.options.Family.V4() {
 		v4 = gatewayV4.Addr()
@@ -43,16 +31,6 @@ func (l *Lab) UnderlayGateway() (v4, v6 netip.Addr) {
 // Underlay returns the namespace that holds the bridge and etcd.
 func (l *Lab) Underlay() netns.Namespace { return netns.Named(underlayNamespace(l.options.Name)) }
 
-// nodeAddrs returns the addresses of the node with this number, from 1.
-func nodeAddrs(number int) (v4, v6 netip.Addr) {
-	net, host := byte(1+(number-1)/nodesPerNet), byte(1+(number-1)%nodesPerNet)
-	four := gatewayV4.Addr().As4()
-	four[2], four[3] = net, host
-	six := gatewayV6.Addr().As16()
-	six[13], six[15] = net, host
-	return netip.AddrFrom4(four), netip.AddrFrom16(six)
-}
-
 func (l *Lab) makeUnderlay() error {
 	if err := claim(l.Underlay(), l.dir.underlay(), touch); err != nil {
 		return fmt.Errorf("make the underlay: %w", err)
@@ -62,21 +40,41 @@ func (l *Lab) makeUnderlay() error {
 		return fmt.Errorf("make the underlay: %w", err)
 	}
 	defer h.Close()
+	if err := linkUp(h, "lo"); err != nil {
+		return fmt.Errorf("make the underlay: %w", err)
+	}
+	for _, s := range l.options.subnets() {
+		if err := l.makeSubnet(h, s); err != nil {
+			return fmt.Errorf("make the underlay's bridge %s: %w", s.bridge, err)
+		}
+	}
+	if l.options.Subnets == 1 {
+		return nil // the bridge has the address
+	}
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("make the underlay: find lo: %w", err)
+	}
+	v4, v6 := gatewayV4.Addr(), gatewayV6.Addr()
+	return l.addrs(h, lo, netip.PrefixFrom(v4, v4.BitLen()), netip.PrefixFrom(v6, v6.BitLen()))
+}
+
+func (l *Lab) makeSubnet(h *netlink.Handle, s subnet) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = bridge, l.options.MTU
-	attrs.HardwareAddr = mac(l.options.Name, "underlay")
+	attrs.Name, attrs.MTU = s.bridge, l.options.MTU
+	attrs.HardwareAddr = mac(l.options.Name, "underlay", s.bridge)
 	snooping := false // no querier, no snooping: neighbour discovery reaches every port
 	br := &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: &snooping}
 	if err := h.LinkAdd(br); err != nil {
-		return fmt.Errorf("make the underlay's bridge: %w", err)
+		return err
 	}
-	if err := l.setSysctls(l.Underlay(), bridge); err != nil {
-		return fmt.Errorf("make the underlay's bridge: %w", err)
+	if err := l.setSysctls(l.Underlay(), s.bridge); err != nil {
+		return err
 	}
-	if err := l.addrs(h, br, gatewayV4, gatewayV6); err != nil {
-		return fmt.Errorf("set the underlay's addresses: %w", err)
+	if err := l.addrs(h, br, s.v4, s.v6); err != nil {
+		return err
 	}
-	return errors.Join(linkUp(h, "lo"), linkUp(h, bridge))
+	return linkUp(h, s.bridge)
 }
 
 // setSysctls makes the namespace a router. For IPv6, a router asks for neighbours from its link-local address, which must be
@@ -131,7 +129,7 @@ func (n *Node) addCable() error {
 		return err
 	}
 	defer under.Close()
-	br, err := under.LinkByName(bridge)
+	br, err := under.LinkByName(n.subnet().bridge)
 	if err != nil {
 		return fmt.Errorf("find the underlay's bridge: %w", err)
 	}
@@ -156,7 +154,8 @@ func (n *Node) setAddrs(h *netlink.Handle) error {
 	if err != nil {
 		return fmt.Errorf("list the addresses of %s: %w", uplink, err)
 	}
-	v4, v6 := netip.PrefixFrom(n.record.IPv4, gatewayV4.Bits()), netip.PrefixFrom(n.record.IPv6, gatewayV6.Bits())
+	s := n.subnet()
+	v4, v6 := netip.PrefixFrom(n.record.IPv4, s.v4.Bits()), netip.PrefixFrom(n.record.IPv6, s.v6.Bits())
 	for _, a := range old {
 		have, _ := netip.AddrFromSlice(a.IP)
 		if have = have.Unmap(); have.IsLinkLocalUnicast() || have == v4.Addr() || have == v6.Addr() {
@@ -169,14 +168,10 @@ func (n *Node) setAddrs(h *netlink.Handle) error {
 	if err := n.lab.addrs(h, link, v4, v6); err != nil {
 		return err
 	}
-	gateway4, gateway6 := n.lab.UnderlayGateway()
-	for _, gateway := range []netip.Addr{gateway4, gateway6} {
-		if !gateway.IsValid() {
-			continue
-		}
-		route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway.AsSlice()}
+	for _, gateway := range n.lab.options.families(s.v4, s.v6) {
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: gateway.Addr().AsSlice()}
 		if err := h.RouteReplace(route); err != nil {
-			return fmt.Errorf("set the default route via %v: %w", gateway, err)
+			return fmt.Errorf("set the default route via %v: %w", gateway.Addr(), err)
 		}
 	}
 	return nil
@@ -184,10 +179,7 @@ func (n *Node) setAddrs(h *netlink.Handle) error {
 
 // addrs gives the link those addresses whose family the lab has.
 func (l *Lab) addrs(h *netlink.Handle, link netlink.Link, v4, v6 netip.Prefix) error {
-	for _, p := range []netip.Prefix{v4, v6} {
-		if p.Addr().Is4() && !l.options.Family.V4() || p.Addr().Is6() && !l.options.Family.V6() || !p.IsValid() {
-			continue
-		}
+	for _, p := range l.options.families(v4, v6) {
 		ipnet := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 		addr := &netlink.Addr{IPNet: ipnet}
 		if p.Addr().Is6() {
