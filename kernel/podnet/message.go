@@ -30,7 +30,7 @@ func (b *batch) add(what string, typ, flags uint16, body []byte) {
 	b.buf = binary.NativeEndian.AppendUint32(b.buf, 0) // length: set by end
 	b.buf = binary.NativeEndian.AppendUint16(b.buf, typ)
 	b.buf = binary.NativeEndian.AppendUint16(b.buf, flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK)
-	b.buf = binary.NativeEndian.AppendUint32(b.buf, uint32(len(b.msgs))) // sequence, from 1
+	b.buf = binary.NativeEndian.AppendUint32(b.buf, 0) // sequence: set by socket.send
 	b.buf = binary.NativeEndian.AppendUint32(b.buf, 0)
 	b.buf = append(b.buf, body...)
 }

@@ -15,6 +15,7 @@ import (
 // socket is an rtnetlink socket. It stays in the network namespace that the thread was in when it was made.
 type socket struct {
 	fd  int
+	seq uint32 // of the last request; it wraps around
 	buf []byte
 }
 
@@ -53,52 +54,71 @@ func (e *kernelError) Unwrap() error { return e.errno }
 // run sends the batch and waits for every answer. It returns the errors of all requests that failed, joined, in the order of
 // the requests. visit gets the type and the payload of each message that is not an answer; it may be nil.
 func (s *socket) run(b *batch, visit func(typ uint16, body []byte)) error {
-	b.end()
-	if err := unix.Sendto(s.fd, b.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("%s: send rtnetlink request: %w", b.msgs[0].what, err)
+	first, err := s.send(b)
+	if err != nil {
+		return err
 	}
 	var errs []error
 	stale := false
 	for answered := 0; answered < len(b.msgs); {
-		if s.buf == nil {
-			s.buf = make([]byte, bufSize)
-		}
-		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
+		data, err := s.receive()
 		if err != nil {
 			return errors.Join(append(errs, fmt.Errorf("%s: read rtnetlink answer: %w", b.msgs[answered].what, err))...)
 		}
-		for data := s.buf[:n]; len(data) >= unix.NLMSG_HDRLEN; {
+		for len(data) >= unix.NLMSG_HDRLEN {
 			size := int(binary.NativeEndian.Uint32(data))
 			if size < unix.NLMSG_HDRLEN || size > len(data) {
 				return fmt.Errorf("%s: malformed rtnetlink answer", b.msgs[answered].what)
 			}
-			typ := binary.NativeEndian.Uint16(data[4:])
-			seq := int(binary.NativeEndian.Uint32(data[8:]))
-			stale = stale || binary.NativeEndian.Uint16(data[6:])&unix.NLM_F_DUMP_INTR != 0 && typ != unix.NLMSG_ERROR
-			switch body := data[unix.NLMSG_HDRLEN:size]; typ {
-			case unix.NLMSG_ERROR, unix.NLMSG_DONE:
+			typ, flags := binary.NativeEndian.Uint16(data[4:]), binary.NativeEndian.Uint16(data[6:])
+			request := binary.NativeEndian.Uint32(data[8:]) - first
+			body := data[unix.NLMSG_HDRLEN:size]
+			data = data[min((size+3)&^3, len(data)):]
+			if request >= uint32(len(b.msgs)) {
+				continue // a late answer to an earlier batch, whose run ended with an error
+			}
+			stale = stale || flags&unix.NLM_F_DUMP_INTR != 0 && typ != unix.NLMSG_ERROR
+			if typ == unix.NLMSG_ERROR || typ == unix.NLMSG_DONE {
 				answered++
-				if seq < 1 || seq > len(b.msgs) {
-					return fmt.Errorf("%s: rtnetlink answer to another request", b.msgs[0].what)
-				}
-				if err := answer(b.msgs[seq-1], binary.NativeEndian.Uint16(data[6:]), body); err != nil {
+				if err := answer(b.msgs[request], flags, body); err != nil {
 					errs = append(errs, err)
 				}
-			default:
-				if visit != nil {
-					visit(typ, body)
-				}
+			} else if visit != nil {
+				visit(typ, body)
 			}
-			data = data[min((size+3)&^3, len(data)):]
 		}
 	}
 	if stale {
 		errs = append(errs, fmt.Errorf("%s: %w", b.msgs[0].what, kernel.ErrStale))
 	}
 	return errors.Join(errs...)
+}
+
+// send numbers the requests of the batch, on from those of the batch before, and sends them. It returns the first number.
+func (s *socket) send(b *batch) (first uint32, err error) {
+	b.end()
+	first = s.seq + 1
+	for _, m := range b.msgs {
+		s.seq++
+		binary.NativeEndian.PutUint32(b.buf[m.start+8:], s.seq)
+	}
+	if err := unix.Sendto(s.fd, b.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return first, fmt.Errorf("%s: send rtnetlink request: %w", b.msgs[0].what, err)
+	}
+	return first, nil
+}
+
+// receive waits for what the kernel sends next. It is valid until the next call.
+func (s *socket) receive() ([]byte, error) {
+	if s.buf == nil {
+		s.buf = make([]byte, bufSize)
+	}
+	for {
+		n, _, err := unix.Recvfrom(s.fd, s.buf, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return s.buf[:max(n, 0)], err
+		}
+	}
 }
 
 // answer turns an NLMSG_ERROR or NLMSG_DONE into an error; nil when it says that all is well.
