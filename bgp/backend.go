@@ -1,0 +1,300 @@
+package bgp
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/store"
+)
+
+// BackendType is what a lease of this backend bears.
+const BackendType = "bgp"
+
+// retryAfter is when the speaker is told again what it could not be.
+const retryAfter = 5 * time.Second
+
+// Planner says what a node publishes and which sessions it should hold. Its methods do no I/O.
+type Planner interface {
+	Attributes(uplink kernel.Uplink) (store.Attributes, error)
+	Plan(in PlanInput) (Instance, []store.Reject, error)
+}
+
+// PlanInput is what sessions follow from, besides the configuration.
+type PlanInput struct {
+	Uplink   kernel.Uplink
+	Self     *store.Lease
+	Leases   []*store.Lease // sorted, as in a store.Snapshot
+	Sessions []SessionState
+	Services []Announcement // addresses of Services that this node announces
+}
+
+// Overlay carries packets to nodes that are not on the uplink's own network; *overlay.Backend is the real one.
+type Overlay interface {
+	Attributes(uplink kernel.Uplink) (store.Attributes, error)
+	PodMTU(uplink kernel.Uplink) (int, error)
+	Links(uplink kernel.Uplink, self *store.Lease) ([]kernel.Link, error)
+	Fragments(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) ([]*kernel.Fragment, []store.Reject, error)
+}
+
+// Options are what a Backend works with.
+type Options struct {
+	Planner Planner
+	Speaker Speaker
+	Log     *slog.Logger
+
+	Overlay Overlay // nil: packets are never encapsulated
+	Always  bool    // nodes on the uplink's own network are reached through the overlay too
+}
+
+// Backend is the routing backend of one node. Attributes, PodMTU, Links and Fragments are called from one goroutine at a time; the
+// other methods may be called at any time.
+type Backend struct {
+	opts    Options
+	planner atomic.Pointer[Planner]
+	due     chan struct{} // of capacity 1: there is a plan to carry out
+	changed atomic.Pointer[func()]
+
+	mu       sync.Mutex
+	plan     *Instance
+	services []Announcement
+
+	planned planned
+	render  renderer
+}
+
+// New returns a Backend that does nothing before Run.
+func New(opts Options) *Backend {
+	b := &Backend{opts: opts, due: make(chan struct{}, 1)}
+	b.planner.Store(&opts.Planner)
+	return b
+}
+
+// SetPlanner changes the plan: the configuration was read again, say.
+func (b *Backend) SetPlanner(p Planner) {
+	b.planner.Store(&p)
+	b.tell()
+}
+
+// Announce makes these the addresses of Services that the node announces, instead of those before.
+func (b *Backend) Announce(services []Announcement) {
+	b.mu.Lock()
+	b.services = services
+	b.mu.Unlock()
+	b.tell()
+}
+
+func (b *Backend) tell() {
+	if changed := b.changed.Load(); changed != nil {
+		(*changed)()
+	}
+}
+
+// Run runs the speaker, makes it follow the plan, and calls changed when Fragments would return something else. It returns when ctx
+// has ended, or with an error when the speaker cannot go on.
+func (b *Backend) Run(ctx context.Context, changed func()) error {
+	b.changed.Store(&changed)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return b.opts.Speaker.Run(ctx, changed) })
+	g.Go(func() error { return b.follow(ctx) })
+	return g.Wait()
+}
+
+// follow hands each plan to the speaker.
+func (b *Backend) follow(ctx context.Context) error {
+	retry := time.NewTimer(retryAfter)
+	retry.Stop()
+	defer retry.Stop()
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.due:
+		case <-retry.C:
+		}
+		b.mu.Lock()
+		plan := *b.plan
+		b.mu.Unlock()
+		err := b.opts.Speaker.Set(ctx, plan)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			last = ""
+			continue
+		case err.Error() != last:
+			last = err.Error()
+			b.opts.Log.Error("the BGP speaker is not as it should be; trying again", "err", err)
+		}
+		retry.Reset(retryAfter)
+	}
+}
+
+// Settled reports whether what was learned is complete.
+func (b *Backend) Settled() bool { return b.opts.Speaker.Settled() }
+
+// Attributes implements node.Backend.
+func (b *Backend) Attributes(uplink kernel.Uplink) (store.Attributes, error) {
+	attrs, err := (*b.planner.Load()).Attributes(uplink)
+	if err != nil || b.opts.Overlay == nil {
+		return attrs, err
+	}
+	tunnel, err := b.opts.Overlay.Attributes(uplink)
+	if err != nil {
+		return store.Attributes{}, err
+	}
+	if attrs.BackendData, err = merge(attrs.BackendData, tunnel.BackendData); err != nil {
+		return store.Attributes{}, fmt.Errorf("publish the VTEP: %w", err)
+	}
+	if attrs.BackendV6Data, err = merge(attrs.BackendV6Data, tunnel.BackendV6Data); err != nil {
+		return store.Attributes{}, fmt.Errorf("publish the IPv6 VTEP: %w", err)
+	}
+	return attrs, nil
+}
+
+// PodMTU returns the uplink's MTU, or that of the overlay when there is one: a pod cannot know on which way its packets go.
+func (b *Backend) PodMTU(uplink kernel.Uplink) (int, error) {
+	if b.opts.Overlay != nil {
+		return b.opts.Overlay.PodMTU(uplink)
+	}
+	return uplink.MTU, nil
+}
+
+// Links returns the overlay's devices.
+func (b *Backend) Links(uplink kernel.Uplink, self *store.Lease) ([]kernel.Link, error) {
+	if b.opts.Overlay != nil {
+		return b.opts.Overlay.Links(uplink, self)
+	}
+	return nil, nil
+}
+
+// Fragments plans the sessions anew where something changed, and returns what the kernel should hold for what was learned up to now: a
+// blackhole for the node's own subnets, so that packets to pods that are not there do not travel back to the router that sent
+// them; what reaches nodes through the overlay; and the learned routes.
+func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) ([]*kernel.Fragment, []store.Reject, error) {
+	rejects, err := b.replan(uplink, self, leases)
+	if err != nil {
+		return nil, nil, err
+	}
+	tunnels, more, err := b.tunnels(uplink, self, leases)
+	if err != nil {
+		return nil, nil, err
+	}
+	fragments, refused := b.render.fragments(side{uplink: uplink, self: self, tunnels: tunnels}, b.opts.Speaker.Learned())
+	return fragments, slices.Concat(rejects, more, refused), nil
+}
+
+// tunnels returns what the overlay has for the nodes that are to be reached through it, by node address: all that are not on the uplink's
+// own network, and those that speak VXLAN only.
+func (b *Backend) tunnels(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) (map[netip.Addr]*kernel.Fragment, []store.Reject, error) {
+	if b.opts.Overlay == nil {
+		return nil, nil, nil
+	}
+	byKey := map[string]*store.Lease{}
+	var through []*store.Lease
+	for _, l := range leases {
+		if b.opts.Always || l.BackendType != BackendType || !uplink.OnLink(address(l)) {
+			through = append(through, l)
+			byKey[l.Key()] = l
+		}
+	}
+	fragments, rejects, err := b.opts.Overlay.Fragments(uplink, self, through)
+	if err != nil {
+		return nil, nil, err
+	}
+	tunnels := make(map[netip.Addr]*kernel.Fragment, len(fragments))
+	for _, f := range fragments {
+		for _, addr := range []netip.Addr{byKey[f.Owner].PublicIP, byKey[f.Owner].PublicIPv6} {
+			if addr.IsValid() {
+				tunnels[addr] = f
+			}
+		}
+	}
+	return tunnels, rejects, nil
+}
+
+// address returns the node address that a session with the lease's node uses.
+func address(l *store.Lease) netip.Addr {
+	if l.PublicIP.IsValid() {
+		return l.PublicIP
+	}
+	return l.PublicIPv6
+}
+
+// planned is what the plan was last made from.
+type planned struct {
+	planner     *Planner
+	uplink      kernel.Uplink
+	self        *store.Lease
+	leases      []*store.Lease
+	established map[netip.Addr]bool // and synced
+	services    []Announcement
+	rejects     []store.Reject
+}
+
+// replan makes the plan again when something that it follows from has changed.
+func (b *Backend) replan(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) ([]store.Reject, error) {
+	b.mu.Lock()
+	services := b.services
+	b.mu.Unlock()
+	sessions := b.opts.Speaker.Sessions()
+	now := planned{planner: b.planner.Load(), uplink: uplink, self: self, leases: leases, services: services, established: map[netip.Addr]bool{}}
+	for _, s := range sessions {
+		if s.Established() {
+			now.established[s.Address] = s.EndOfRIB
+		}
+	}
+	if b.planned.same(now) {
+		return b.planned.rejects, nil
+	}
+	plan, rejects, err := (*now.planner).Plan(PlanInput{Uplink: uplink, Self: self, Leases: leases, Sessions: sessions, Services: services})
+	if err != nil {
+		return nil, fmt.Errorf("plan BGP sessions: %w", err)
+	}
+	now.rejects = rejects
+	b.planned = now
+	b.mu.Lock()
+	b.plan = &plan
+	b.mu.Unlock()
+	select {
+	case b.due <- struct{}{}:
+	default:
+	}
+	return rejects, nil
+}
+
+// same compares leases and services by identity: both are never changed after they were made.
+func (p planned) same(o planned) bool {
+	return p.planner == o.planner && p.self == o.self && p.uplink.Equal(o.uplink) && identical(p.leases, o.leases) &&
+		identical(p.services, o.services) && maps.Equal(p.established, o.established)
+}
+
+func identical[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+
+// merge puts two JSON objects into one.
+func merge(a, b json.RawMessage) (json.RawMessage, error) {
+	all := map[string]json.RawMessage{}
+	for _, object := range []json.RawMessage{a, b} {
+		if len(object) == 0 {
+			continue
+		}
+		if err := json.Unmarshal(object, &all); err != nil {
+			return nil, err
+		}
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	return json.Marshal(all)
+}
