@@ -71,6 +71,12 @@ type Store interface {
 	// incomplete. It returns when ctx has ended. emit is called from one goroutine.
 	Watch(ctx context.Context, emit func(Snapshot)) error
 
+	// WatchNode calls emit with the record of the node with that name at first, which is the zero record with the name when there is
+	// none, and after each change that says something else. Changes that come fast may come as one. What cannot be read is logged
+	// once and changes nothing: the last good record stays, at first the zero one. It goes on as Watch does, and returns when
+	// ctx has ended, or at once when CheckNodeName refuses the name. emit is called from one goroutine.
+	WatchNode(ctx context.Context, name string, emit func(NodeRecord)) error
+
 	// Health returns nil when the datastore answered lately, else the last error. It does no I/O.
 	Health() error
 

@@ -2,17 +2,19 @@
 //
 //	<prefix>/config                  the network configuration, written by the operator
 //	<prefix>/subnets/10.5.52.0-24    a node's record (see store.Subnets.Key), attached to an etcd lease of LeaseTTL
+//	<prefix>/nodes/<name>            what the operator says of a node (see store.ParseNodeRecord); flannel does not look there
 //
 // A registration is a loop around one idempotent step, hold, that makes the node's record be what it should be; whatever
-// may have disturbed the record only wakes the loop. A watch is a paginated load and the events after its revision:
+// may have disturbed the record only wakes the loop. A watch is a paginated load and the events after its revision; it is opened
+// before the load, since etcd serves a watch from a past revision up to 100 ms late:
 //
 //	              +---------- record changed, epoch, timer, Update ---------+
 //	              v                                                         |
 //	Register -> claim ---> hold: there? ours? alive? as wanted? -----> await
 //
-//	              +--- compacted, epoch: load again, keep equal pointers ---+
-//	              v                                                         |
-//	Watch ----> load at revision R --> emit --> events after R --> merge --> emit
+//	            +----- compacted, epoch: load again, keep equal pointers ------+
+//	            v                                                              |
+//	Watch --> open --> load at revision R --> emit --> events after R --> merge --> emit
 //
 // Two nodes never get the same subnet: the transaction that makes a record is guarded by the absence of every key with its IPv4
 // subnet, and a dual-stack claim is checked afterwards for its IPv6 subnet (the older record stays).

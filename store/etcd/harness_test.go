@@ -166,10 +166,14 @@ func (h *harness) put(key, value string, opts ...clientv3.OpOption) {
 
 func (h *harness) SetNetwork(config string) { h.put("config", config) }
 func (h *harness) Put(name, value string)   { h.put("subnets/"+name, value) }
+func (h *harness) Delete(name string)       { h.delete("subnets/" + name) }
 
-func (h *harness) Delete(name string) {
+func (h *harness) PutNode(name, value string) { h.put("nodes/"+name, value) }
+func (h *harness) DeleteNode(name string)     { h.delete("nodes/" + name) }
+
+func (h *harness) delete(key string) {
 	h.t.Helper()
-	_, err := h.client.Delete(h.ctx(), DefaultPrefix+"/subnets/"+name)
+	_, err := h.client.Delete(h.ctx(), DefaultPrefix+"/"+key)
 	h.must(err)
 }
 

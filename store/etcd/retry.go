@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"time"
 )
@@ -33,5 +34,32 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return true
 	case <-ctx.Done():
 		return false
+	}
+}
+
+// keepUp calls run again and again until ctx has ended or the store is closed; it returns why. run follows what until that breaks, and
+// reports whether etcd told it anything.
+func (s *Store) keepUp(ctx context.Context, what string, run func(ctx context.Context) (progressed bool, err error)) error {
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	var failed retry
+	for {
+		progressed, err := run(inner)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case s.ctx.Err() != nil:
+			return fmt.Errorf("watch %s: %w", what, errClosed)
+		}
+		if progressed {
+			failed.reset()
+		}
+		if failed.failures == 0 {
+			s.log.Warn("a watch broke and is taken up again", "of", what, "err", err)
+		} else {
+			s.log.Debug("a watch cannot be taken up yet", "of", what, "err", err)
+		}
+		sleep(inner, failed.next())
 	}
 }

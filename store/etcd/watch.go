@@ -15,29 +15,8 @@ import (
 
 // Watch implements store.Store. It returns ctx's error, or an error when the store is closed.
 func (s *Store) Watch(ctx context.Context, emit func(store.Snapshot)) error {
-	inner, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
 	w := &watch{store: s, emit: emit, rejected: map[string]error{}}
-	var failed retry
-	for {
-		progressed, err := w.run(inner)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case s.ctx.Err() != nil:
-			return fmt.Errorf("watch leases: %w", errClosed)
-		}
-		if progressed {
-			failed.reset()
-		}
-		if failed.failures == 0 {
-			s.log.Warn("the watch of leases broke and is taken up again", "err", err, "revision", w.revision)
-		} else {
-			s.log.Debug("the watch of leases cannot be taken up yet", "err", err)
-		}
-		sleep(inner, failed.next())
-	}
+	return s.keepUp(ctx, "leases", w.run)
 }
 
 // watch is the state of one Watch. It belongs to one goroutine.

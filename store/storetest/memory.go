@@ -18,6 +18,7 @@ type Store struct {
 	network  *store.Network
 	peers    []*store.Lease // sorted
 	rejected []store.Reject
+	records  map[string]store.NodeRecord // by node name
 	revision int64
 	failure  error
 	nodes    []*registration
@@ -26,7 +27,7 @@ type Store struct {
 // NewStore returns a Store that holds the network configuration in config, flannel's JSON; none when it is empty. It panics when the
 // configuration is wrong.
 func NewStore(config string) *Store {
-	s := &Store{changed: make(chan struct{}), revision: 1}
+	s := &Store{changed: make(chan struct{}), revision: 1, records: map[string]store.NodeRecord{}}
 	if config != "" {
 		network, err := store.ParseNetwork([]byte(config))
 		if err != nil {
@@ -68,6 +69,11 @@ func (s *Store) SetPeers(leases ...*store.Lease) {
 
 // SetRejected replaces the records that a snapshot reports as unreadable.
 func (s *Store) SetRejected(rejected ...store.Reject) { s.change(func() { s.rejected = rejected }) }
+
+// SetNode replaces what the operator says of the node that the record names; a record that says nothing is as good as none.
+func (s *Store) SetNode(record store.NodeRecord) {
+	s.change(func() { s.records[record.Name] = record })
+}
 
 // Fail makes the store unreachable: methods and Health return err, watches stand still. Fail(nil) ends that.
 func (s *Store) Fail(err error) { s.change(func() { s.failure = err }) }
@@ -156,6 +162,32 @@ func (s *Store) Watch(ctx context.Context, emit func(store.Snapshot)) error {
 		if !failed && (last.Revision == 0 || !slices.Equal(last.Leases, snap.Leases) || !slices.Equal(last.Rejected, snap.Rejected)) {
 			emit(snap)
 			last = snap
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// WatchNode implements store.Store.
+func (s *Store) WatchNode(ctx context.Context, name string, emit func(store.NodeRecord)) error {
+	if err := store.CheckNodeName(name); err != nil {
+		return fmt.Errorf("watch the node record: %w", err)
+	}
+	var last store.NodeRecord
+	for {
+		s.mu.Lock()
+		record, found := s.records[name]
+		failed, changed := s.failure != nil, s.changed
+		s.mu.Unlock()
+		if !found {
+			record = store.NodeRecord{Name: name}
+		}
+		if !failed && !record.Equal(last) {
+			emit(record)
+			last = record
 		}
 		select {
 		case <-changed:

@@ -25,6 +25,9 @@ type Harness interface {
 	Delete(name string)
 	// Get returns a record's content.
 	Get(name string) (value string, ok bool)
+	// PutNode stores what the operator says of a node, with any content; DeleteNode removes it.
+	PutNode(name, value string)
+	DeleteNode(name string)
 	// Compact forgets the backend's history of changes.
 	Compact()
 	// Wipe ends the backend and starts it with nothing but the network configuration config.
@@ -66,6 +69,10 @@ func Run(t *testing.T, newHarness func(t *testing.T) Harness) {
 		{"compacted", testCompacted},
 		{"compacted during an outage", testCompactedAway},
 		{"wiped", testWiped},
+		{"node record comes, changes and goes", testNodeRecord},
+		{"node record that cannot be read", testNodeRecordGarbage},
+		{"node record through outages and compaction", testNodeRecordOutage},
+		{"node record wiped", testNodeRecordWiped},
 		{"closed store", testClosed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
