@@ -13,6 +13,10 @@ type Uplink struct {
 	// Addresses are the link's global addresses of both families with their prefix lengths, in the kernel's order: the first of a family
 	// is the primary one. Addresses that are deprecated, tentative or secondary come last.
 	Addresses []netip.Prefix
+
+	// Routes are those of the host that are not Twill's, by which addresses beyond the link's own networks are reached. Only a node that
+	// routes to such addresses looks them up.
+	Routes []Route
 }
 
 // Addr returns the primary IPv4 or IPv6 address, or the zero Addr when the link has none of that family.
@@ -37,5 +41,5 @@ func (u Uplink) OnLink(addr netip.Addr) bool {
 
 // Equal reports whether u and o are the same in every field.
 func (u Uplink) Equal(o Uplink) bool {
-	return u.Name == o.Name && u.MTU == o.MTU && slices.Equal(u.Addresses, o.Addresses)
+	return u.Name == o.Name && u.MTU == o.MTU && slices.Equal(u.Addresses, o.Addresses) && slices.EqualFunc(u.Routes, o.Routes, Route.Equal)
 }

@@ -31,6 +31,16 @@ type Backend interface {
 	Fragments(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) ([]*kernel.Fragment, []store.Reject, error)
 }
 
+// Learner is a Backend that learns how to reach peers from elsewhere than the datastore: from a routing protocol.
+type Learner interface {
+	Backend
+	// Run learns until ctx ends and calls changed whenever Fragments would return something else. It returns an error only when it cannot
+	// go on.
+	Run(ctx context.Context, changed func()) error
+	// Settled reports whether what was learned is complete. Until it is, the kernel keeps what an earlier run left there.
+	Settled() bool
+}
+
 // Dataplane makes the kernel hold a State; *reconcile.Reconciler is the real one. Observe may be called while Sync runs.
 type Dataplane interface {
 	Sync(ctx context.Context, want kernel.State) (reconcile.Result, error)
@@ -75,8 +85,9 @@ type Report struct {
 	Duration time.Duration
 	Err      error
 	Result   reconcile.Result
-	Peers    int // peers that the State reaches
-	Rejected int // records and peers that were skipped
+	Peers    int  // peers that the State reaches
+	Rejected int  // records and peers that were skipped
+	Learning bool // the backend has not learned all that there is: what seems stale was left
 }
 
 // Options are what a Node works with. All but Tables, BridgeMAC, Forwarding, Housekeeping and Observer are needed.
@@ -132,6 +143,7 @@ const (
 	markUplink                    // the uplink may have changed
 	markResync                    // read everything again
 	markRetry                     // the last sync failed
+	markLearned                   // the backend learned something
 )
 
 // New returns a Node that does nothing before Run.
@@ -161,6 +173,9 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.watchStore(ctx) })
 	g.Go(func() error { return s.watcher.run(ctx) })
 	g.Go(func() error { return s.serve(ctx) })
+	if s.learner != nil {
+		g.Go(func() error { return s.learner.Run(ctx, func() { n.mark(markLearned) }) })
+	}
 	return g.Wait()
 }
 

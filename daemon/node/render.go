@@ -14,6 +14,7 @@ func (s *server) render(snap store.Snapshot) (kernel.State, []store.Reject, erro
 	if err != nil {
 		return kernel.State{}, snap.Rejected, err
 	}
+	settled := s.learner == nil || s.learner.Settled() // asked first: what is learned from here on may be missing in the fragments
 	fragments, rejected, err := s.backend.Fragments(s.uplink, self, snap.Leases)
 	if err != nil {
 		return kernel.State{}, snap.Rejected, err
@@ -25,6 +26,7 @@ func (s *server) render(snap store.Snapshot) (kernel.State, []store.Reject, erro
 	state := kernel.State{
 		Links:     append(links, s.bridge(self.Subnets(), mtu)),
 		Fragments: fragments,
+		KeepStale: !settled,
 	}
 	if s.n.opts.Tables != nil {
 		state.Tables = s.n.opts.Tables(s.network, self.Subnets())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/twill-cni/twill/failpoint"
@@ -112,6 +113,9 @@ func (s *server) sync(ctx context.Context, what mark, snap store.Snapshot) (Repo
 	if what&(markUplink|markResync|markRetry) != 0 {
 		errs = append(errs, s.followUplink())
 	}
+	if what&^markDrift != 0 {
+		errs = append(errs, s.publish())
+	}
 	if what&(markResync|markRetry) != 0 {
 		errs = append(errs, s.forward())
 	}
@@ -119,7 +123,7 @@ func (s *server) sync(ctx context.Context, what mark, snap store.Snapshot) (Repo
 		s.n.opts.Dataplane.Resync()
 	}
 	state, rejected, err := s.render(snap)
-	report := Report{Peers: len(state.Fragments), Rejected: len(rejected)}
+	report := Report{Peers: len(state.Fragments), Rejected: len(rejected), Learning: state.KeepStale}
 	s.told.rejected(rejected)
 	if err != nil {
 		return report, errors.Join(append(errs, err)...)
@@ -156,24 +160,35 @@ func (s *server) forward() error {
 	return nil
 }
 
-// followUplink finds the uplink again and, when it changed, publishes what follows from that. When it cannot be used, the last known
-// one stays in force.
+// followUplink finds the uplink again. When it cannot be used, the last known one stays in force.
 func (s *server) followUplink() error {
 	uplink, err := s.n.opts.Uplink(s.network)
 	if err != nil {
 		return err
 	}
-	if uplink.Equal(s.uplink) {
-		return nil
+	if _, err := s.backend.Attributes(uplink); err != nil {
+		return err
 	}
-	attrs, err := s.backend.Attributes(uplink)
+	before := s.uplink
+	s.uplink = uplink
+	if before.Routes = uplink.Routes; !before.Equal(uplink) {
+		s.n.opts.Log.Info("the uplink changed", "link", uplink.Name, "mtu", uplink.MTU, "addresses", uplink.Addresses,
+			"before", fmt.Sprint(before.Name, " ", before.MTU, " ", before.Addresses))
+	}
+	return nil
+}
+
+// publish tells the cluster what changed about this node: its uplink's addresses, or the backend's settings.
+func (s *server) publish() error {
+	attrs, err := s.backend.Attributes(s.uplink)
 	if err != nil {
 		return err
 	}
-	s.n.opts.Log.Info("the uplink changed", "link", uplink.Name, "mtu", uplink.MTU,
-		"publicIP", attrs.PublicIP, "publicIPv6", attrs.PublicIPv6, "before", fmt.Sprint(s.uplink))
-	s.uplink, s.attrs = uplink, attrs
-	s.reg.Update(attrs)
+	if !reflect.DeepEqual(attrs, s.attrs) {
+		s.n.opts.Log.Info("the node's record changes", "publicIP", attrs.PublicIP, "publicIPv6", attrs.PublicIPv6)
+		s.attrs = attrs
+		s.reg.Update(attrs)
+	}
 	return nil
 }
 

@@ -13,6 +13,7 @@ type server struct {
 	n       *Node
 	network store.Network
 	backend Backend
+	learner Learner       // the backend, if it is one; else nil
 	uplink  kernel.Uplink // as it was last found
 	attrs   store.Attributes
 
@@ -39,6 +40,7 @@ func (n *Node) start(ctx context.Context) (*server, error) {
 	if s.backend, err = n.opts.Backend(network); err != nil {
 		return nil, err
 	}
+	s.learner, _ = s.backend.(Learner)
 	if s.uplink, err = n.opts.Uplink(network); err != nil {
 		return nil, err
 	}

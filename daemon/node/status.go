@@ -11,6 +11,7 @@ import (
 
 var (
 	errStarting   = errors.New("starting")
+	errLearning   = errors.New("waiting for what BGP peers have to say")
 	errNoSnapshot = errors.New("waiting for the first snapshot of the datastore")
 )
 
@@ -94,5 +95,8 @@ func (s *Status) end(r Report) {
 	s.begun, s.state = time.Time{}, r.Err
 	if r.Err == nil {
 		s.lastOK = r.End
+	}
+	if r.Err == nil && r.Learning {
+		s.state = errLearning
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -309,4 +310,25 @@ func TestResyncReachesTheTables(t *testing.T) {
 	if got := r.tables.Resyncs() - before; got != 1 {
 		t.Errorf("one Resync reached the tables' handle %d times", got)
 	}
+}
+
+func TestIncompleteStateRemovesNothing(t *testing.T) {
+	r := newRig(t)
+	before, after := churn()
+	r.sync(before)
+	r.restart()
+
+	partial := after
+	partial.KeepStale = true
+	if result, err := r.Sync(t.Context(), partial); err != nil || result.InSync {
+		t.Errorf("in sync %v, error %v: there is more than was desired", result.InSync, err)
+	}
+	for _, subnet := range []string{"10.5.1.0/24", "10.5.2.0/24", "10.5.3.0/24", "10.5.4.0/24"} {
+		if !strings.Contains(r.kernel.Dump(), "route "+subnet) {
+			t.Errorf("no route to %s in\n%s", subnet, r.kernel.Dump())
+		}
+	}
+
+	r.sync(after)
+	r.checkDump(fresh(t, after))
 }
