@@ -86,9 +86,13 @@ func (c *cluster) empty(ctx context.Context) error {
 }
 
 func peerLease(i int) (key, value string) {
-	hi, lo := byte(i>>8), byte(i)
-	subnet := netip.AddrFrom4([4]byte{10, 1 + hi, lo, 0})
-	public := netip.AddrFrom4([4]byte{172, 16 + hi/16, hi, lo})
+	subnet, public := peerAddresses(i)
 	return fmt.Sprintf("%s/subnets/%s-24", etcdPrefix, subnet),
-		fmt.Sprintf(`{"PublicIP":"%s","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0a:00:00:00:%02x:%02x"}}`, public, hi, lo)
+		fmt.Sprintf(`{"PublicIP":"%s","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0a:00:00:00:%02x:%02x"}}`, public, byte(i>>8), byte(i))
+}
+
+// peerAddresses returns the base of a made-up node's subnet, which is a /24, and its public address.
+func peerAddresses(i int) (subnet, public netip.Addr) {
+	hi, lo := byte(i>>8), byte(i)
+	return netip.AddrFrom4([4]byte{10, 1 + hi, lo, 0}), netip.AddrFrom4([4]byte{172, 16 + hi/16, hi, lo})
 }

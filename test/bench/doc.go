@@ -1,6 +1,6 @@
 // Command bench measures Twill beside its peers in one run and prints the ratios.
 //
-//	go run ./test/bench [-only cni,peers,idle,ipam,overlay] [-quick]
+//	go run ./test/bench [-only cni,peers,join,idle,ipam,overlay] [-quick]
 //
 // It needs root, the built programs (TWILL_BIN, default bin/) and the peers' programs (TWILL_PEERS, default .cache/peers):
 // `make bench` sees to both. Each measurement runs in namespaces of its own: bench starts itself again in a fresh

@@ -18,7 +18,8 @@ type scenario struct {
 
 var scenarios = []scenario{
 	{"cni", "ADD and DEL through libcni beside bridge + host-local + portmap", runCNI},
-	{"peers", "a cold start with thousands of peers beside flanneld, and peers that join later", runPeers},
+	{"peers", "a cold start with thousands of peers beside flanneld", runPeers},
+	{"join", "peers that join a node which knows none, and one which knows thousands", runJoin},
 	{"idle", "what a node with 1,000 peers costs while nothing happens", runIdle},
 	{"ipam", "one allocation by the number of leases that stand", runIPAM},
 	{"overlay", "pod to pod through VXLAN beside node to node", runOverlay},

@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -72,7 +74,12 @@ func (d *daemon) failed(err error) error {
 	return fmt.Errorf("%s: %w; its last words: %s", filepath.Base(d.cmd.Path), err, text[max(0, len(text)-2000):])
 }
 
-func runPeers(b bench) error {
+func runPeers(b bench) error { return withCluster(b.coldStarts) }
+
+func runJoin(b bench) error { return withCluster(b.laterPeers) }
+
+// withCluster prepares the sandbox and runs measure with an empty cluster.
+func withCluster(measure func(context.Context, *cluster) error) error {
 	if err := settle(); err != nil {
 		return err
 	}
@@ -82,79 +89,100 @@ func runPeers(b bench) error {
 		return err
 	}
 	defer c.close()
-	if err := b.coldStarts(ctx, c); err != nil {
-		return err
-	}
-	return b.laterPeers(ctx, c)
+	return measure(ctx, c)
+}
+
+// A trial is one measured run of a program.
+type trial struct {
+	wall time.Duration
+	cpu  time.Duration
+	peak int64 // bytes
+}
+
+// middle returns the trial with the median time: what stands beside that time was used in it.
+func middle(trials []trial) trial {
+	sorted := slices.SortedFunc(slices.Values(trials), func(a, b trial) int { return cmp.Compare(a.wall, b.wall) })
+	return sorted[len(sorted)/2]
 }
 
 func (b bench) coldStarts(ctx context.Context, c *cluster) error {
 	rows := [][]string{{"cold start", "time", "CPU", "peak memory"}}
+	commands := []daemonCommand{b.flanneld(), b.twilld()}
 	have := 0
 	for _, n := range []int{b.scale(5000), b.scale(20000)} {
 		if err := c.join(ctx, have, n-have); err != nil {
 			return err
 		}
 		have = n
-		var medians []time.Duration
-		for _, command := range []daemonCommand{b.flanneld(), b.twilld()} {
-			var times samples
-			var used usage
-			for range 3 {
-				took, u, err := coldStart(command, n)
+		trials := make([][]trial, len(commands))
+		for range 3 { // in turns
+			for i, command := range commands {
+				t, err := coldStart(command, n)
 				if err != nil {
 					return err
 				}
-				times, used = append(times, took), u
+				trials[i] = append(trials[i], t)
 			}
-			medians = append(medians, times.quantile(.5))
-			rows = append(rows, []string{fmt.Sprintf("%s, %d peers", command.name, n), ms(times.quantile(.5)), ms(used.cpu), mib(used.peak)})
 		}
-		rows = append(rows, []string{"  flanneld / twilld", ratio(medians[0], medians[1])})
+		theirs, ours := middle(trials[0]), middle(trials[1])
+		for i, t := range []trial{theirs, ours} {
+			rows = append(rows, []string{fmt.Sprintf("%s, %d peers", commands[i].name, n), ms(t.wall), ms(t.cpu), mib(t.peak)})
+		}
+		rows = append(rows, []string{"  flanneld / twilld", ratio(theirs.wall, ours.wall), ratio(theirs.cpu, ours.cpu), ratio(theirs.peak, ours.peak)})
 	}
 	table(rows...)
 	return nil
 }
 
 // coldStart measures from the start of the process to the last notification of the kernel.
-func coldStart(command daemonCommand, n int) (time.Duration, usage, error) {
+func coldStart(command daemonCommand, n int) (trial, error) {
 	o, err := observe()
 	if err != nil {
-		return 0, usage{}, err
+		return trial{}, err
 	}
 	defer o.close()
 	start := time.Now()
 	d, err := command.start()
 	if err != nil {
-		return 0, usage{}, err
+		return trial{}, err
 	}
 	if err := o.wait(n, limit); err != nil {
-		return 0, usage{}, d.failed(err)
+		return trial{}, d.failed(err)
 	}
 	took := time.Since(start)
 	used, err := processUsage(d.cmd.Process.Pid)
-	return took, used, errors.Join(err, d.stop())
+	return trial{took, used.cpu, used.peak}, errors.Join(err, d.stop())
 }
 
-// laterPeers measures 1,000 peers that join a node which knows none, and one which knows 20,000.
+// laterPeers measures 1,000 peers that join a node which knows none, and one which knows 20,000, in turns. Beside it stands what the same
+// messages cost without a daemon: a new route costs the kernel more the more there are on its device, since it looks for one with the same
+// next hop, and the gateway has no part in the hash (fib_info_hash_bucket in net/ipv4/fib_semantics.c).
 func (b bench) laterPeers(ctx context.Context, c *cluster) error {
 	joiners := b.scale(1000)
-	rows := [][]string{{fmt.Sprintf("%d peers join", joiners), "time", "CPU"}}
-	var walls, cpus []time.Duration
-	for _, n := range []int{0, b.scale(20000)} {
-		var times, cpu samples
-		for range 3 {
-			wall, used, err := b.join(ctx, c, n, joiners)
+	before := []int{0, b.scale(20000)}
+	var walls, cpus, alone [2]samples
+	for range 5 {
+		for i, n := range before {
+			wall, cpu, err := b.join(ctx, c, n, joiners)
 			if err != nil {
 				return err
 			}
-			times, cpu = append(times, wall), append(cpu, used)
+			bare, err := kernelAlone(ctx, n, joiners)
+			if err != nil {
+				return err
+			}
+			walls[i], cpus[i], alone[i] = append(walls[i], wall), append(cpus[i], cpu), append(alone[i], bare)
 		}
-		walls, cpus = append(walls, times.quantile(.5)), append(cpus, cpu.quantile(.5))
-		rows = append(rows, []string{fmt.Sprintf("twilld with %d peers", n), ms(times.quantile(.5)), ms(cpu.quantile(.5))})
 	}
-	rows = append(rows, []string{"  many / none", ratio(walls[1], walls[0]), ratio(cpus[1], cpus[0])})
-	table(rows...)
+	rows := [][]string{{fmt.Sprintf("%d peers join", joiners), "time", "CPU", "CPU of the kernel alone"}}
+	last := []string{"  many / none"}
+	for i, n := range before {
+		rows = append(rows, []string{fmt.Sprintf("twilld with %d peers", n), ms(walls[i].quantile(.5)), ms(cpus[i].quantile(.5)), ms(alone[i].quantile(.5))})
+	}
+	for _, s := range [][2]samples{walls, cpus, alone} {
+		last = append(last, ratio(s[1].quantile(.5), s[0].quantile(.5)))
+	}
+	table(append(rows, last)...)
 	return nil
 }
 
