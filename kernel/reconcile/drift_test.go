@@ -323,7 +323,7 @@ func TestIncompleteStateRemovesNothing(t *testing.T) {
 	if result, err := r.Sync(t.Context(), partial); err != nil || result.InSync {
 		t.Errorf("in sync %v, error %v: there is more than was desired", result.InSync, err)
 	}
-	for _, subnet := range []string{"10.5.1.0/24", "10.5.2.0/24", "10.5.3.0/24", "10.5.4.0/24"} {
+	for _, subnet := range []string{"10.0.1.0/24", "10.0.2.0/24", "10.0.3.0/24", "10.0.4.0/24"} {
 		if !strings.Contains(r.kernel.Dump(), "route "+subnet) {
 			t.Errorf("no route to %s in\n%s", subnet, r.kernel.Dump())
 		}
