@@ -1,0 +1,223 @@
+package bgp
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/store"
+)
+
+// fakeSpeaker remembers what it was told to be.
+type fakeSpeaker struct {
+	Speaker
+	mu       sync.Mutex
+	was      []Instance
+	fail     []error // of the next calls of Set
+	sessions []SessionState
+	learned  []*Route
+}
+
+func (s *fakeSpeaker) Run(ctx context.Context, _ func()) error { <-ctx.Done(); return nil }
+
+func (s *fakeSpeaker) Set(_ context.Context, want Instance) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.was = append(s.was, want)
+	if len(s.fail) == 0 {
+		return nil
+	}
+	err := s.fail[0]
+	s.fail = s.fail[1:]
+	return err
+}
+
+func (s *fakeSpeaker) Sessions() []SessionState { return s.sessions }
+func (s *fakeSpeaker) Learned() []*Route        { return s.learned }
+
+func (s *fakeSpeaker) sets() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.was)
+}
+
+// fakePlanner counts its plans and numbers them by the AS.
+type fakePlanner struct {
+	plans int
+	last  PlanInput
+	err   error
+}
+
+func (p *fakePlanner) Attributes(kernel.Uplink) (store.Attributes, error) {
+	return store.Attributes{BackendType: BackendType, BackendData: json.RawMessage(`{"AS":64512}`)}, nil
+}
+
+func (p *fakePlanner) Plan(in PlanInput) (Instance, []store.Reject, error) {
+	p.plans++
+	p.last = in
+	return Instance{AS: uint32(p.plans)}, []store.Reject{{Key: "bad peer"}}, p.err
+}
+
+// fakeOverlay has a tunnel to every lease that it is given.
+type fakeOverlay struct{ given []string }
+
+func (o *fakeOverlay) Attributes(kernel.Uplink) (store.Attributes, error) {
+	return store.Attributes{BackendType: "vxlan", BackendData: json.RawMessage(`{"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`)}, nil
+}
+func (o *fakeOverlay) PodMTU(u kernel.Uplink) (int, error) { return u.MTU - 50, nil }
+func (o *fakeOverlay) Links(kernel.Uplink, *store.Lease) ([]kernel.Link, error) {
+	return []kernel.Link{{Name: "flannel.1"}}, nil
+}
+func (o *fakeOverlay) Fragments(_ kernel.Uplink, _ *store.Lease, leases []*store.Lease) ([]*kernel.Fragment, []store.Reject, error) {
+	o.given = nil
+	var fragments []*kernel.Fragment
+	for _, l := range leases {
+		o.given = append(o.given, l.Key())
+		fragments = append(fragments, &kernel.Fragment{Owner: l.Key(), Routes: []kernel.Route{{Dst: l.Subnet}}})
+	}
+	return fragments, nil, nil
+}
+
+func lease(subnet, public, backend string) *store.Lease {
+	return &store.Lease{Subnet: prefix(subnet), PublicIP: netip.MustParseAddr(public), BackendType: backend}
+}
+
+func TestPlansOnlyWhenSomethingChanged(t *testing.T) {
+	planner, speaker := &fakePlanner{}, &fakeSpeaker{}
+	b := New(Options{Planner: planner, Speaker: speaker})
+	s := here()
+	leases := []*store.Lease{s.self, lease("10.5.2.0/24", "192.0.2.2", BackendType)}
+	sync := func(why string, want int) {
+		t.Helper()
+		_, rejects, err := b.Fragments(s.uplink, s.self, leases)
+		if err != nil || len(rejects) != 1 {
+			t.Errorf("%s: rejected %v, error %v", why, rejects, err)
+		}
+		if planner.plans != want {
+			t.Errorf("%s: %d plans, want %d", why, planner.plans, want)
+		}
+	}
+	sync("at first", 1)
+	sync("nothing changed", 1)
+	speaker.learned = []*Route{learned("10.5.2.0/24", "192.0.2.2")}
+	sync("a route was learned", 1)
+	speaker.sessions = []SessionState{{Address: netip.MustParseAddr("192.0.2.2"), State: "OpenSent"}}
+	sync("a session is coming up", 1)
+	speaker.sessions[0].State = "Established"
+	sync("a session came up", 2)
+	speaker.sessions[0].EndOfRIB = true
+	sync("its peer has said everything", 3)
+	leases = append([]*store.Lease(nil), leases...)
+	sync("a new snapshot", 4)
+	b.Announce([]Announcement{{Prefix: prefix("10.96.0.1/32")}})
+	sync("a Service", 5)
+	if len(planner.last.Services) != 1 {
+		t.Errorf("the plan was made for the Services %v", planner.last.Services)
+	}
+	s.uplink.MTU = 9000
+	sync("the uplink", 6)
+	other := &fakePlanner{}
+	b.SetPlanner(other)
+	sync("another configuration", 6)
+	if other.plans != 1 {
+		t.Errorf("the new planner made %d plans", other.plans)
+	}
+}
+
+func TestNothingIsRenderedWithoutAPlan(t *testing.T) {
+	b := New(Options{Planner: &fakePlanner{err: errors.New("no router id")}, Speaker: &fakeSpeaker{}})
+	s := here()
+	if fragments, _, err := b.Fragments(s.uplink, s.self, nil); err == nil || fragments != nil {
+		t.Errorf("%v, error %v", fragments, err)
+	}
+}
+
+func TestTheSpeakerFollowsThePlanAndIsToldAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		refused := errors.New("peer tor: no route")
+		speaker := &fakeSpeaker{fail: []error{refused, refused}}
+		b := New(Options{Planner: &fakePlanner{}, Speaker: speaker, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- b.Run(ctx, func() {}) }()
+		s := here()
+		if _, _, err := b.Fragments(s.uplink, s.self, nil); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if speaker.sets() != 1 {
+			t.Fatalf("told %d times, want at once", speaker.sets())
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if speaker.sets() != 3 {
+			t.Errorf("told %d times: twice it was refused", speaker.sets())
+		}
+		if n := strings.Count(log.String(), "no route"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, log.String())
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestOverlayIsForWhoIsNotOnTheSameNetwork(t *testing.T) {
+	near, far, vxlan := lease("10.5.2.0/24", "192.0.2.2", BackendType), lease("10.5.3.0/24", "198.51.100.3", BackendType), lease("10.5.4.0/24", "192.0.2.4", "vxlan")
+	for _, tt := range []struct {
+		name   string
+		always bool
+		want   []string
+	}{
+		{"cross-subnet", false, []string{far.Key(), vxlan.Key()}},
+		{"always", true, []string{near.Key(), far.Key(), vxlan.Key()}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tunnels := &fakeOverlay{}
+			speaker := &fakeSpeaker{learned: []*Route{learned("10.5.2.0/24", "192.0.2.2"), learned("10.5.3.0/24", "192.0.2.254")}}
+			b := New(Options{Planner: &fakePlanner{}, Speaker: speaker, Overlay: tunnels, Always: tt.always})
+			s := here()
+			fragments, _, err := b.Fragments(s.uplink, s.self, []*store.Lease{near, far, vxlan})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, tunnels.given); diff != "" {
+				t.Error(diff)
+			}
+			direct := strings.Contains(text(fragments), "route 10.5.2.0/24 via 192.0.2.2 dev eth0")
+			if direct == tt.always || strings.Contains(text(fragments), "route 10.5.3.0/24 via 192.0.2.254") {
+				t.Errorf("fragments:\n%s", text(fragments))
+			}
+			if mtu, _ := b.PodMTU(s.uplink); mtu != 1450 {
+				t.Errorf("MTU %d", mtu)
+			}
+			attrs, err := b.Attributes(s.uplink)
+			if want := `{"AS":64512,"VNI":1,"VtepMAC":"02:00:00:00:00:01"}`; err != nil || string(attrs.BackendData) != want || attrs.BackendType != BackendType {
+				t.Errorf("publishes %s of type %s, error %v", attrs.BackendData, attrs.BackendType, err)
+			}
+		})
+	}
+	t.Run("never", func(t *testing.T) {
+		b := New(Options{Planner: &fakePlanner{}, Speaker: &fakeSpeaker{}})
+		s := here()
+		if mtu, _ := b.PodMTU(s.uplink); mtu != 1500 {
+			t.Errorf("MTU %d", mtu)
+		}
+		if links, err := b.Links(s.uplink, s.self); len(links) > 0 || err != nil {
+			t.Errorf("links %v, error %v", links, err)
+		}
+	})
+}

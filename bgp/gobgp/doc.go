@@ -1,0 +1,27 @@
+// Package gobgp is the bgp.Speaker that runs inside the daemon: an adapter around the library github.com/osrg/gobgp/v4, and its only user.
+//
+//	Set(Instance) ── difference with what was set before ──> gobgp: peers, ranges, announcements, policies
+//	                                                           │
+//	Learned() <── table <── re-read of the prefixes in doubt <─┤ best-path events: marks, nothing more
+//	Settled(), log       <── sessions                        <─┤ state, End-of-RIB
+//	Sessions(), Paths()  <── asked when somebody looks       <─┘
+//
+// A prefix that a neighbour announces: gobgp chooses the best paths and tells that the prefix changed; the event puts it into the set of prefixes in
+// doubt. A few milliseconds later the loop in Run reads all of these from gobgp's table at once, merges what it found into the sorted
+// table, and calls changed. An event that is late, repeated or overtaken by another one does no harm, since it says where to look and not what is
+// there.
+//
+// # What the library does not do
+//
+// Each of these is worked around here, and has a test:
+//
+//   - With graceful restart, the library keeps the routes of a neighbour that fell silent as it keeps those of one that restarts, and its
+//     events do not tell the two apart. A neighbour to which it sent a NOTIFICATION is no restarting one: it is removed and added
+//     again, which drops its routes (eviction.go).
+//   - The loss of BFD during a restart of the neighbour is remembered and ends the next session. The BFD session is made anew at
+//     the loss of the session (eviction.go).
+//   - A path that comes back with this AS in its AS path, or one that it replaces, stays in use (RFC 4271, section 9.1.2, wants it out). Loops
+//     are allowed in the sessions' settings and rejected by the first rule of the import policy instead (filter.go).
+//   - A password stays with the listener after its neighbour is deleted (peers.go).
+//   - Restart deferral waits for dead neighbours for six minutes; here it ends after seconds (peerconf.go).
+package gobgp

@@ -1,0 +1,104 @@
+package gobgp
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+// levelTrace is for the library's own debugging, which has a record for each message.
+const levelTrace = slog.LevelDebug - 4
+
+// diagnosis is what a record of the library's log says about a neighbour, taken from its attributes.
+type diagnosis struct {
+	text     string
+	sent     bool // a NOTIFICATION was sent to the neighbour, or was tried to be
+	code     uint8
+	subcode  uint8
+	received bool
+}
+
+// tap is the handler of the library's log. It passes records on, two levels lower since the package tells ups and downs itself, and it picks up
+// what the library says nowhere else: why a connection does not come up, and which NOTIFICATION it sent.
+type tap struct {
+	next slog.Handler
+	peer netip.Addr // of the logger
+	tell func(peer netip.Addr, d diagnosis)
+}
+
+func newTap(log *slog.Logger, tell func(netip.Addr, diagnosis)) *tap {
+	return &tap{next: log.Handler(), tell: tell}
+}
+
+// Enabled is always true: the attributes are needed at each level.
+func (t *tap) Enabled(context.Context, slog.Level) bool { return true }
+
+func (t *tap) Handle(ctx context.Context, r slog.Record) error {
+	peer := t.peer
+	var d diagnosis
+	var failure string
+	coded := false
+	r.Attrs(func(a slog.Attr) bool {
+		switch a.Key {
+		case "Key":
+			if addr, err := netip.ParseAddr(a.Value.String()); err == nil {
+				peer = addr
+			}
+		case "Error":
+			failure = a.Value.String()
+		case "Code":
+			d.code, coded = uint8(a.Value.Int64()), a.Value.Kind() == slog.KindInt64
+		case "Subcode":
+			d.subcode = uint8(a.Value.Int64())
+		}
+		return true
+	})
+	switch {
+	case coded:
+		d.received = r.Message == "received notification"
+		d.sent = !d.received
+		way := "sent"
+		if d.received {
+			way = "received"
+		}
+		d.text = fmt.Sprintf("%s NOTIFICATION: %s", way, packet.NewNotificationErrorCode(d.code, d.subcode))
+	case failure != "":
+		d.text = r.Message + ": " + failure
+	}
+	if d.text != "" && peer.IsValid() {
+		t.tell(peer, d)
+	}
+
+	level := slog.LevelDebug
+	if r.Level < slog.LevelInfo {
+		level = levelTrace
+	}
+	if !t.next.Enabled(ctx, level) {
+		return nil
+	}
+	r.Level = level
+	return t.next.Handle(ctx, r)
+}
+
+func (t *tap) WithAttrs(attrs []slog.Attr) slog.Handler {
+	n := *t
+	n.next = t.next.WithAttrs(attrs)
+	for _, a := range attrs {
+		if a.Key != "Key" {
+			continue
+		}
+		if addr, err := netip.ParseAddr(a.Value.String()); err == nil {
+			n.peer = addr
+		}
+	}
+	return &n
+}
+
+func (t *tap) WithGroup(name string) slog.Handler {
+	n := *t
+	n.next = t.next.WithGroup(name)
+	return &n
+}
