@@ -41,12 +41,15 @@ func give(t *testing.T, name, address string) netlink.Link {
 	a, err := netlink.ParseAddr(address)
 	check(t, err)
 	a.Flags = unix.IFA_F_NODAD
-	check(t, netlink.AddrAdd(l, a))
-	check(t, netlink.LinkSetUp(l))
 	s, err := openSocket()
 	check(t, err)
 	defer s.close()
-	check(t, s.awaitLocal([]netip.Prefix{netip.MustParsePrefix(address)}))
+	w, err := watchLocals()
+	check(t, err)
+	defer w.close()
+	check(t, netlink.AddrAdd(l, a))
+	check(t, netlink.LinkSetUp(l))
+	check(t, w.await(s, []netip.Prefix{netip.MustParsePrefix(address)}, localPatience))
 	return l
 }
 

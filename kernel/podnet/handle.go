@@ -21,9 +21,10 @@ type Handle struct {
 
 // podNetns is a pod's network namespace, opened once for all the steps of one verb.
 type podNetns struct {
-	path string
-	fd   int
-	sock *socket // nil until it is needed
+	path   string
+	fd     int
+	sock   *socket     // nil until it is needed
+	locals *localWatch // from ConfigurePod to Announce, when the pod has an IPv6 address
 }
 
 // Open returns a handle on the network namespace of the calling thread.
@@ -50,6 +51,9 @@ func (h *Handle) closePod() {
 	}
 	if h.pod.sock != nil {
 		h.pod.sock.close()
+	}
+	if h.pod.locals != nil {
+		h.pod.locals.close()
 	}
 	_ = unix.Close(h.pod.fd)
 	h.pod = nil

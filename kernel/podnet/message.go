@@ -98,6 +98,24 @@ func family(a netip.Addr) byte {
 	return unix.AF_INET6
 }
 
+// received is a message from the kernel.
+type received struct {
+	typ, flags uint16
+	seq        uint32 // of the request that it answers; 0 for a notification
+	body       []byte
+}
+
+// cut takes the first message off data, which holds at least a header; ok is false when the message is malformed.
+func cut(data []byte) (m received, rest []byte, ok bool) {
+	size := int(binary.NativeEndian.Uint32(data))
+	if size < unix.NLMSG_HDRLEN || size > len(data) {
+		return received{}, nil, false
+	}
+	m = received{typ: binary.NativeEndian.Uint16(data[4:]), flags: binary.NativeEndian.Uint16(data[6:]),
+		seq: binary.NativeEndian.Uint32(data[8:]), body: data[unix.NLMSG_HDRLEN:size]}
+	return m, data[min((size+3)&^3, len(data)):], true
+}
+
 // attrs calls f with each attribute in data. It stops at the first that is malformed, which the kernel does not send.
 func attrs(data []byte, f func(typ uint16, value []byte)) {
 	for len(data) >= unix.SizeofRtAttr {

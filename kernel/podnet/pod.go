@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +31,11 @@ func (h *Handle) ConfigurePod(netns string, c kernel.PodConfig) error {
 		var b batch
 		for _, a := range c.Addresses {
 			b.addAddress(a, l.index, c.IfName)
+		}
+		if hasIPv6(c.Addresses) && h.pod.locals == nil {
+			if h.pod.locals, err = watchLocals(); err != nil { // before the first can come; Announce waits for the last
+				return err
+			}
 		}
 		b.add("set interface "+c.IfName+" up", unix.RTM_SETLINK, 0, ifinfo(l.index, unix.IFF_UP, unix.IFF_UP))
 		for _, r := range c.Routes {
@@ -114,7 +118,8 @@ func (b *batch) addRoute(r kernel.PodRoute, index int, onlink bool) {
 
 // Announce tells the other pods and the host where the pod's addresses are now: a gratuitous ARP request for each IPv4 address
 // (RFC 5227, 3) and an unsolicited neighbour advertisement for each IPv6 address (RFC 4861, 7.2.6). When it returns, the node's first
-// packet reaches the pod, unless the node is busy beyond measure.
+// packet reaches the pod, unless the node is busy beyond measure. It waits for the IPv6 addresses that ConfigurePod of the same
+// handle added.
 //
 // The kernel sends the announcements itself. With arp_notify and ndisc_notify set it does so when a link's address is set, also to what
 // it is already. A packet socket could send the same frames, but its close waits for an RCU grace period, 8 to 20 ms,
@@ -141,49 +146,14 @@ func (h *Handle) Announce(netns, hostLink string, c kernel.PodConfig) error {
 		if err := s.run(&b, nil); err != nil {
 			return err
 		}
-		return s.awaitLocal(c.Addresses)
-	})
-}
-
-// How often and for how long awaitLocal looks.
-const (
-	localPause    = 200 * time.Microsecond
-	localPatience = 100 * time.Millisecond
-)
-
-// awaitLocal waits until the namespace takes packets to its IPv6 addresses, but not for long. The kernel puts an address's local route into
-// its table in a work queue, without duplicate address detection too (addrconf_dad_work); until then a packet to the address is
-// dropped. On a busy node that takes some milliseconds. When hundreds of pods start together it takes seconds, which no ADD
-// should spend: the address comes by itself.
-func (s *socket) awaitLocal(addresses []netip.Prefix) error {
-	deadline := time.Now().Add(localPatience)
-	for _, a := range addresses {
-		for a.Addr().Is6() && time.Now().Before(deadline) {
-			local, err := s.isLocal(a.Addr())
-			if err != nil {
-				return err
-			}
-			if local {
-				break
-			}
-			time.Sleep(localPause)
+		watch := h.pod.locals
+		if watch == nil {
+			return nil
 		}
-	}
-	return nil
-}
-
-// isLocal asks the kernel whether packets to the address are for the namespace itself.
-func (s *socket) isLocal(a netip.Addr) (local bool, err error) {
-	body := make([]byte, unix.SizeofRtMsg)
-	body[0], body[1] = family(a), byte(a.BitLen())
-	var b batch
-	b.add("find route to "+a.String(), unix.RTM_GETROUTE, 0, body)
-	b.addr(unix.RTA_DST, a)
-	b.allow(unix.ENETUNREACH)
-	err = s.run(&b, func(_ uint16, body []byte) {
-		local = len(body) >= unix.SizeofRtMsg && body[7] == unix.RTN_LOCAL
+		h.pod.locals = nil
+		defer watch.close()
+		return watch.await(s, c.Addresses, localPatience)
 	})
-	return local, err
 }
 
 // introduce makes the pod a neighbour of the node on the bridge, so that neither has to ask for the other. A question can be lost, and is

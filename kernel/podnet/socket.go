@@ -66,25 +66,23 @@ func (s *socket) run(b *batch, visit func(typ uint16, body []byte)) error {
 			return errors.Join(append(errs, fmt.Errorf("%s: read rtnetlink answer: %w", b.msgs[answered].what, err))...)
 		}
 		for len(data) >= unix.NLMSG_HDRLEN {
-			size := int(binary.NativeEndian.Uint32(data))
-			if size < unix.NLMSG_HDRLEN || size > len(data) {
+			var m received
+			var ok bool
+			if m, data, ok = cut(data); !ok {
 				return fmt.Errorf("%s: malformed rtnetlink answer", b.msgs[answered].what)
 			}
-			typ, flags := binary.NativeEndian.Uint16(data[4:]), binary.NativeEndian.Uint16(data[6:])
-			request := binary.NativeEndian.Uint32(data[8:]) - first
-			body := data[unix.NLMSG_HDRLEN:size]
-			data = data[min((size+3)&^3, len(data)):]
+			request := m.seq - first
 			if request >= uint32(len(b.msgs)) {
 				continue // a late answer to an earlier batch, whose run ended with an error
 			}
-			stale = stale || flags&unix.NLM_F_DUMP_INTR != 0 && typ != unix.NLMSG_ERROR
-			if typ == unix.NLMSG_ERROR || typ == unix.NLMSG_DONE {
+			stale = stale || m.flags&unix.NLM_F_DUMP_INTR != 0 && m.typ != unix.NLMSG_ERROR
+			if m.typ == unix.NLMSG_ERROR || m.typ == unix.NLMSG_DONE {
 				answered++
-				if err := answer(b.msgs[request], flags, body); err != nil {
+				if err := answer(b.msgs[request], m.flags, m.body); err != nil {
 					errs = append(errs, err)
 				}
 			} else if visit != nil {
-				visit(typ, body)
+				visit(m.typ, m.body)
 			}
 		}
 	}
