@@ -12,6 +12,10 @@ import (
 	"github.com/twill-cni/twill/store"
 )
 
+// routing is the backend type of nodes that announce their subnets over BGP. Those that have an overlay too publish their VTEP like a
+// node of this backend, so that a cluster can go from one backend to the other node by node.
+const routing = "bgp"
+
 // leaseData is BackendData and BackendV6Data as flannel writes them. Older flannel releases write no VNI.
 type leaseData struct {
 	VNI     *uint32 `json:",omitempty"`
@@ -140,7 +144,7 @@ func (b *Backend) render(o own, lease *store.Lease) *entry {
 func (b *Backend) peer(f *kernel.Fragment, stackIndex int, o own, lease *store.Lease) error {
 	s := b.stacks[stackIndex]
 	subnet, public := s.subnet(lease), s.publicIP(lease)
-	if lease.BackendType != BackendType {
+	if lease.BackendType != BackendType && lease.BackendType != routing {
 		return fmt.Errorf("backend type is %q, not %q", lease.BackendType, BackendType)
 	}
 	if err := s.checkSubnet(subnet, s.subnet(o.self), s.pool(&b.opts.Network)); err != nil {
@@ -203,6 +207,9 @@ func (b *Backend) vtepMAC(s stack, lease *store.Lease) (kernel.MAC, error) {
 	}
 	if data.VNI != nil && *data.VNI != b.opts.Config.VNI {
 		return kernel.MAC{}, fmt.Errorf("VNI is %d, this network's is %d", *data.VNI, b.opts.Config.VNI)
+	}
+	if data.VtepMAC == "" && lease.BackendType == routing {
+		return kernel.MAC{}, errors.New("the node routes with BGP and has no overlay")
 	}
 	mac, err := kernel.ParseMAC(data.VtepMAC)
 	if err != nil {

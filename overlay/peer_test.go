@@ -110,6 +110,8 @@ func TestBadPeersAreSkippedAndNamed(t *testing.T) {
 		want   string
 	}{
 		{"other backend", func(l *store.Lease) { l.BackendType = "host-gw" }, `backend type is "host-gw", not "vxlan"`},
+		{"BGP without an overlay", func(l *store.Lease) { l.BackendType, l.BackendData = "bgp", []byte(`{"AS":64512}`) },
+			"the node routes with BGP and has no overlay"},
 		{"other VNI", func(l *store.Lease) { l.BackendData = []byte(`{"VNI":2,"VtepMAC":"02:00:00:00:00:02"}`) }, "VNI is 2, this network's is 1"},
 		{"no data", func(l *store.Lease) { l.BackendData = nil }, "no backend data"},
 		{"broken data", func(l *store.Lease) { l.BackendData = []byte(`{"VNI":`) }, "backend data: unexpected end of JSON input"},
@@ -135,6 +137,16 @@ func TestBadPeersAreSkippedAndNamed(t *testing.T) {
 				t.Errorf("fragments %v, want the other peer's alone", got)
 			}
 		})
+	}
+}
+
+func TestPeerThatRoutesAndHasAnOverlay(t *testing.T) {
+	b := backend(t, ipv4Only, nil)
+	got, rejects := fragments(t, b, peerLease(2, func(l *store.Lease) {
+		l.BackendType, l.BackendData = "bgp", []byte(`{"AS":64512,"Node":"b","VNI":1,"VtepMAC":"02:00:00:00:00:02"}`)
+	}))
+	if len(rejects) > 0 || len(got) != 1 || len(got[0].FDB) != 1 {
+		t.Errorf("fragments %+v, rejected %v", got, rejects)
 	}
 }
 

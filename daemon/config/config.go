@@ -37,6 +37,7 @@ type Config struct {
 	CNIBinDir  string // empty: plugins are not installed
 
 	HostLocalDir string // empty: none
+	BGPConfig    string // file; empty: none
 
 	PodReleaseDelay time.Duration // for how long a pod must be gone before what is left of it is released
 

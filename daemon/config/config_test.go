@@ -69,11 +69,11 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		"node-name": "n1", "iface": "eth1", "public-ip": "192.0.2.9", "public-ipv6": "2001:db8::9", "ip-masq": "false",
 		"vxlan-checksum-offload": "off", "subnet-file": "/s", "run-dir": "/r", "cni-conf-dir": "/c/", "cni-bin-dir": "", "host-local-dir": "/h/", "pod-release-delay": "2m",
 		"health-address": "[::1]:1", "metrics-address": "", "proxy": "off", "policy": "off", "log-level": "debug", "log-format": "json",
-		"kubeconfig": "", "net-conf": "", "bgp-config": "",
+		"kubeconfig": "", "net-conf": "", "bgp-config": "/b",
 	}
 	elsewhere := []string{"iface-regex", "etcd-password-file"} // exclude one of the above; see TestAlternatives
 	want := &Config{
-		Backend: "vxlan", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
+		Backend: "vxlan", BGPConfig: "/b", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
 		EtcdCAFile: "/ca", EtcdCertFile: "/cert", EtcdKeyFile: "/key", EtcdUsername: "u", EtcdPassword: "p",
 		NodeName: "n1", Iface: "eth1", PublicIP: netip.MustParseAddr("192.0.2.9"), PublicIPv6: netip.MustParseAddr("2001:db8::9"),
 		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HostLocalDir: "/h", PodReleaseDelay: 2 * time.Minute, HealthAddress: "[::1]:1",
@@ -173,13 +173,12 @@ func TestErrors(t *testing.T) {
 		file          string
 		want          string // the whole error
 	}{
-		{"backend to come", []string{"--backend=bgp"}, nil, "", `flag --backend: "bgp" is not available in this version: use vxlan`},
-		{"unknown backend", nil, []string{"TWILLD_BACKEND=udp"}, "", `env TWILLD_BACKEND: "udp" is unknown: use vxlan`},
+		{"unknown backend", nil, []string{"TWILLD_BACKEND=udp"}, "", `env TWILLD_BACKEND: "udp" is unknown: use vxlan or bgp`},
 		{"datastore to come", nil, nil, "datastore: kube", `file twill.yaml key datastore: "kube" is not available in this version: use etcd`},
 		{"proxy to come", []string{"--proxy=nftables"}, nil, "", `flag --proxy: "nftables" is not available in this version: use off`},
 		{"policy to come", []string{"--policy=on"}, nil, "", `flag --policy: "on" is not available in this version: use off`},
 		{"kubeconfig to come", []string{"--kubeconfig=/k"}, nil, "", "flag --kubeconfig: is for the datastore kube, which is not available in this version: remove it"},
-		{"BGP file to come", []string{"--bgp-config=/b"}, nil, "", "flag --bgp-config: is for the backend bgp, which is not available in this version: remove it"},
+		{"relative BGP file", []string{"--bgp-config=bgp.yaml"}, nil, "", `flag --bgp-config: "bgp.yaml" is no absolute path`},
 		{"public address", nil, []string{"TWILLD_PUBLIC_IP=10.0.0"}, "", `env TWILLD_PUBLIC_IP: "10.0.0" is no IPv4 unicast address`},
 		{"public address of the other family", []string{"--public-ip=::1"}, nil, "", `flag --public-ip: "::1" is no IPv4 unicast address`},
 		{"endpoint without scheme", []string{"--etcd-endpoints=10.0.0.1:2379"}, nil, "", `flag --etcd-endpoints: "10.0.0.1:2379" is no URL such as https://10.0.0.1:2379`},
@@ -212,9 +211,9 @@ func TestErrors(t *testing.T) {
 		{"mapping as value", nil, nil, "iface: {a: b}", "file twill.yaml: key iface is a mapping; want a plain value"},
 		{"list as document", nil, nil, "- iface", "file twill.yaml: want a mapping of keys to values, such as `iface: eth0`"},
 		{"missing file", []string{"--config=other.yaml"}, nil, "", "read configuration: open other.yaml: file does not exist"},
-		{"all at once", []string{"--backend=bgp"}, []string{"TWILLD_LOG_LEVEL=loud"}, "run-dir: x\nfoo: 1",
+		{"all at once", []string{"--backend=udp"}, []string{"TWILLD_LOG_LEVEL=loud"}, "run-dir: x\nfoo: 1",
 			"file twill.yaml: key foo is unknown; see docs/configuration.md\n" +
-				`flag --backend: "bgp" is not available in this version: use vxlan` + "\n" +
+				`flag --backend: "udp" is unknown: use vxlan or bgp` + "\n" +
 				`file twill.yaml key run-dir: "x" is no absolute path` + "\n" +
 				`env TWILLD_LOG_LEVEL: "loud" is unknown: use debug, info, warn or error`},
 	}

@@ -33,8 +33,8 @@ func (k key) env() string { return "TWILLD_" + strings.ToUpper(strings.ReplaceAl
 // keys is the table of everything that can be configured, in the order in which it is documented.
 func keys() []key {
 	return []key{
-		{name: "backend", fallback: "vxlan", usage: "how nodes reach each other's pods; must agree with the stored network configuration: vxlan",
-			parse: choice(func(c *Config) *string { return &c.Backend }, []string{"vxlan"}, []string{"bgp"})},
+		{name: "backend", fallback: "vxlan", usage: "how nodes reach each other's pods; must agree with the stored network configuration: vxlan or bgp",
+			parse: choice(func(c *Config) *string { return &c.Backend }, []string{"vxlan", "bgp"}, nil)},
 		{name: "datastore", fallback: "etcd", usage: "where leases are kept: etcd",
 			parse: choice(func(c *Config) *string { return &c.Datastore }, []string{"etcd"}, []string{"kube"})},
 		{name: "etcd-endpoints", fallback: "http://127.0.0.1:2379", usage: "etcd's client URLs, divided by commas", parse: parseEndpoints},
@@ -85,7 +85,8 @@ func keys() []key {
 			parse: choice(nil, []string{"off"}, []string{"nftables"})},
 		{name: "policy", fallback: "off", usage: "enforcement of NetworkPolicy: off",
 			parse: choice(nil, []string{"off"}, []string{"on"})},
-		{name: "bgp-config", usage: "for the backend bgp, which is not available yet", parse: later("the backend bgp")},
+		{name: "bgp-config", usage: "file with the settings of the backend bgp, read again when it changes; without it, all nodes peer with each other",
+			parse: path(func(c *Config) *string { return &c.BGPConfig }, optional)},
 		{name: "log-level", fallback: "info", usage: "least level that is logged: debug, info, warn, error", parse: parseLevel},
 		{name: "log-format", fallback: "text", usage: "text or json",
 			parse: choice(func(c *Config) *string { return &c.LogFormat }, []string{"text", "json"}, nil)},
