@@ -26,7 +26,7 @@ const retryAfter = 5 * time.Second
 
 // Planner says what a node publishes and which sessions it should hold. Its methods do no I/O.
 type Planner interface {
-	Attributes(uplink kernel.Uplink) (store.Attributes, error)
+	Attributes(uplink kernel.Uplink, sessions []SessionState) (store.Attributes, error)
 	Plan(in PlanInput) (Instance, []store.Reject, error)
 }
 
@@ -71,6 +71,31 @@ type Backend struct {
 
 	planned planned
 	render  renderer
+	refused atomic.Pointer[[]store.Reject]
+}
+
+// LearnedRoute is a learned route and what became of it.
+type LearnedRoute struct {
+	Prefix   netip.Prefix `json:"prefix"`
+	NextHops []netip.Addr `json:"nextHops,omitempty"`
+	Local    bool         `json:"local,omitempty"` // this node's own announcement
+	// Refused says why the kernel does not get the route, or not all of its next hops; empty: it does.
+	Refused string `json:"refused,omitempty"`
+}
+
+// Routes returns the learned routes, sorted by prefix.
+func (b *Backend) Routes() []LearnedRoute {
+	refused := map[string]string{}
+	if rejects := b.refused.Load(); rejects != nil {
+		for _, r := range *rejects {
+			refused[r.Key] = r.Err.Error()
+		}
+	}
+	routes := []LearnedRoute{}
+	for _, r := range b.opts.Speaker.Learned() {
+		routes = append(routes, LearnedRoute{Prefix: r.Prefix, NextHops: r.NextHops, Local: r.Local, Refused: refused[owner(r)]})
+	}
+	return routes
 }
 
 // New returns a Backend that does nothing before Run.
@@ -146,7 +171,7 @@ func (b *Backend) Settled() bool { return b.opts.Speaker.Settled() }
 
 // Attributes implements node.Backend.
 func (b *Backend) Attributes(uplink kernel.Uplink) (store.Attributes, error) {
-	attrs, err := (*b.planner.Load()).Attributes(uplink)
+	attrs, err := (*b.planner.Load()).Attributes(uplink, b.opts.Speaker.Sessions())
 	if err != nil || b.opts.Overlay == nil {
 		return attrs, err
 	}
@@ -192,6 +217,7 @@ func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*s
 		return nil, nil, err
 	}
 	fragments, refused := b.render.fragments(side{uplink: uplink, self: self, tunnels: tunnels}, b.opts.Speaker.Learned())
+	b.refused.Store(&refused)
 	return fragments, slices.Concat(rejects, more, refused), nil
 }
 

@@ -59,7 +59,7 @@ type fakePlanner struct {
 	err   error
 }
 
-func (p *fakePlanner) Attributes(kernel.Uplink) (store.Attributes, error) {
+func (p *fakePlanner) Attributes(kernel.Uplink, []SessionState) (store.Attributes, error) {
 	return store.Attributes{BackendType: BackendType, BackendData: json.RawMessage(`{"AS":64512}`)}, nil
 }
 

@@ -7,22 +7,25 @@ import (
 
 // SessionState is what is known of one session.
 type SessionState struct {
-	Name      string // of the Peer or Range
-	Address   netip.Addr
-	AS        uint32
-	RouterID  netip.Addr // of the neighbour; zero before it was established
-	Dynamic   bool       // of a Range
-	State     string     // RFC 4271's: Idle, Connect, Active, OpenSent, OpenConfirm, Established
-	Since     time.Time  // of the state being Established or not
-	Flaps     int        // how many times it left Established
-	LastError string     // why it ended last, or does not come up; empty when that is unknown
-	Restarted bool       // the neighbour is gone and its routes are kept (graceful restart helper)
-	EndOfRIB  bool       // the neighbour has said all that it had to say, for each family
+	Name      string     `json:"name"` // of the Peer or Range
+	Address   netip.Addr `json:"address"`
+	AS        uint32     `json:"as"`
+	RouterID  netip.Addr `json:"routerID,omitzero"`   // of the neighbour; zero before it was established
+	Dynamic   bool       `json:"dynamic,omitempty"`   // of a Range
+	State     string     `json:"state"`               // RFC 4271's: Idle, Connect, Active, OpenSent, OpenConfirm, Established
+	Since     time.Time  `json:"since"`               // of the state being Established or not
+	Flaps     int        `json:"flaps"`               // how many times it left Established
+	LastError string     `json:"lastError,omitempty"` // why it ended last, or does not come up; empty when that is unknown
+	Restarted bool       `json:"restarted,omitempty"` // the neighbour is gone and its routes are kept (graceful restart helper)
+	EndOfRIB  bool       `json:"endOfRIB"`            // the neighbour has said all that it had to say, for each family
 
-	Received, Accepted, Announced int // prefixes
-	UpdatesIn, UpdatesOut         uint64
+	Received   int    `json:"received"`
+	Accepted   int    `json:"accepted"`
+	Announced  int    `json:"announced"` // prefixes
+	UpdatesIn  uint64 `json:"updatesIn"`
+	UpdatesOut uint64 `json:"updatesOut"`
 
-	BFD string // Down, Init, Up, AdminDown; empty: off
+	BFD string `json:"bfd,omitempty"` // Down, Init, Up, AdminDown; empty: off
 }
 
 // Established reports whether prefixes are exchanged.
@@ -37,18 +40,19 @@ type PathQuery struct {
 
 // Path is one announcement of a prefix.
 type Path struct {
-	Prefix           netip.Prefix
-	NextHop          netip.Addr
-	From             netip.Addr // the neighbour; zero: this node
-	ASPath           []uint32
-	Origin           string // IGP, EGP, incomplete
-	LocalPref, MED   uint32
-	Communities      []Community
-	LargeCommunities []LargeCommunity
-	Originator       netip.Addr // RFC 4456; zero: none
-	ClusterList      []netip.Addr
-	Age              time.Duration
-	Best             bool
-	Stale            bool   // kept for a neighbour that restarts
-	Rejected         string // why it is not used; empty: it is
+	Prefix           netip.Prefix     `json:"prefix"`
+	NextHop          netip.Addr       `json:"nextHop"`
+	From             netip.Addr       `json:"from,omitzero"` // the neighbour; zero: this node
+	ASPath           []uint32         `json:"asPath,omitempty"`
+	Origin           string           `json:"origin"` // IGP, EGP, incomplete
+	LocalPref        uint32           `json:"localPref"`
+	MED              uint32           `json:"med"`
+	Communities      []Community      `json:"communities,omitempty"`
+	LargeCommunities []LargeCommunity `json:"largeCommunities,omitempty"`
+	Originator       netip.Addr       `json:"originator,omitzero"` // RFC 4456; zero: none
+	ClusterList      []netip.Addr     `json:"clusterList,omitempty"`
+	Age              time.Duration    `json:"age"`
+	Best             bool             `json:"best"`
+	Stale            bool             `json:"stale,omitempty"`    // kept for a neighbour that restarts
+	Rejected         string           `json:"rejected,omitempty"` // why it is not used; empty: it is
 }
