@@ -6,11 +6,14 @@ const (
 	retryFirst = 100 * time.Millisecond
 	retryMost  = 5 * time.Second
 
-	// Syncs start at least spacing apart, so that a burst of events costs a few syncs. When another program keeps undoing what is programmed, the
-	// spacing doubles up to spacingMost: that bounds what the quarrel costs and still repairs within a second.
+	// Syncs start at least spacing apart, so that a burst of events costs a few syncs. When another program keeps undoing what is programmed, or
+	// keeps changing the uplink or the default route, the spacing doubles up to spacingMost: that bounds what the quarrel costs and still
+	// follows within a second.
 	spacing     = 20 * time.Millisecond
 	spacingMost = 400 * time.Millisecond
-	calm        = time.Second // without drift for so long, the spacing is the least again
+	calm        = time.Second // without any of these for so long, the spacing is the least again
+
+	kernelMarks = markDrift | markUplink // what another program may cause without end
 
 	resyncEvery  = 5 * time.Minute
 	resyncJitter = time.Minute
@@ -31,15 +34,15 @@ func (b *backoff) reset() { b.delay = 0 }
 
 // pacer says when the next sync may start.
 type pacer struct {
-	last    time.Time // the start of the last sync
-	drifted time.Time // the last sync for drift
-	gap     time.Duration
+	last time.Time // the start of the last sync
+	told time.Time // the last sync for what the kernel told
+	gap  time.Duration
 }
 
 // wait returns how long a sync that is wanted at now has to wait.
 func (p *pacer) wait(now time.Time, what mark) time.Duration {
 	gap := spacing
-	if what&markDrift != 0 {
+	if what&kernelMarks != 0 {
 		gap = max(p.gap, spacing)
 	}
 	return max(0, p.last.Add(gap).Sub(now))
@@ -48,15 +51,15 @@ func (p *pacer) wait(now time.Time, what mark) time.Duration {
 // started tells that a sync starts at now.
 func (p *pacer) started(now time.Time, what mark) {
 	p.last = now
-	if what&markDrift == 0 {
+	if what&kernelMarks == 0 {
 		return
 	}
-	if now.Sub(p.drifted) > calm {
+	if now.Sub(p.told) > calm {
 		p.gap = spacing
 	} else {
 		p.gap = min(2*p.gap, spacingMost)
 	}
-	p.drifted = now
+	p.told = now
 }
 
 // sleep waits for d; it reports false when done closes first.

@@ -109,12 +109,18 @@ func (w *watcher) observe(ev kernel.Event) {
 	if w.n.opts.Dataplane.Observe(ev) {
 		m |= markDrift
 	}
-	if ev.Lost || ev.Kind == kernel.KindLink && ev.Link == w.uplinkName() {
+	if ev.Lost || ev.Kind == kernel.KindLink && ev.Link == w.uplinkName() || isForeignDefault(ev) {
 		m |= markUplink
 	}
 	if m != 0 {
 		w.n.mark(m)
 	}
+}
+
+// isForeignDefault reports whether another program changed a default route. The uplink may be another one then, although nothing
+// happened to the link that it was.
+func isForeignDefault(ev kernel.Event) bool {
+	return ev.Kind == kernel.KindRoute && ev.Foreign && ev.Route.Dst.Bits() == 0
 }
 
 func (w *watcher) uplinkName() string {

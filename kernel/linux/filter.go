@@ -17,8 +17,8 @@ const maxFiltered = 64
 // notificationFilter returns a classic BPF program that the kernel runs on every notification before it is queued
 // (do_one_broadcast, sk_filter). It only saves work: what passes is judged again by Monitor.handle. It drops
 //   - neighbours and FDB entries of other links than those of the given indexes,
-//   - routes outside the main table, and in it those that bear another protocol, did not replace or join a route and do not
-//     leave by one of the links,
+//   - routes outside the main table, and in it those that bear another protocol, are no default routes, did not replace or join a route
+//     and do not leave by one of the links,
 //   - both when they were caused by the socket with the given port.
 func notificationFilter(own uint32, links []int32) ([]bpf.RawInstruction, error) {
 	if len(links) > maxFiltered {
@@ -49,6 +49,9 @@ func routeFilter(own uint32, links []int32) []bpf.Instruction {
 	}
 	program = append(program, dropOwn(own)...)
 	program = append(program,
+		load(17, 1), // rtm_dst_len: a default route, by which the uplink may be found
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 1},
+		accept()[0],
 		load(21, 1), // rtm_protocol
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: kernel.RouteProtocol, SkipTrue: 1},
 		accept()[0],

@@ -22,8 +22,8 @@ import (
 const monitorBuffer = 16 << 20
 
 // Monitor turns the kernel's notifications into events: of links of interest, their addresses, the neighbours and
-// FDB entries of those that are VXLAN devices, and the routes of the main table that are ours, are on those VXLAN devices, or replaced
-// or joined another route; and pods' links that go or are set down. What its own Handle asked the kernel for is left out as far as the kernel says so (routes and
+// FDB entries of those that are VXLAN devices, and the routes of the main table that are ours, are default routes, are on those VXLAN
+// devices, or replaced or joined another route; and pods' links that go or are set down. What its own Handle asked the kernel for is left out as far as the kernel says so (routes and
 // neighbours): 20,000 new peers would otherwise flood the queue with what is known already.
 //
 // Nothing of a busy host's other traffic (ARP of hundreds of pods, a full BGP table) wakes the process, but for IPv6 routes with several

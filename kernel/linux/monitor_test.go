@@ -58,9 +58,12 @@ func text(e kernel.Event) string {
 		s = strings.Replace(s, "link", "pod's link", 1)
 		e.Intact = false
 	}
-	for flag, set := range map[string]bool{"deleted": e.Deleted, "foreign": e.Foreign, "intact": e.Intact} {
-		if set {
-			s += " " + flag // never two of them
+	for _, flag := range []struct {
+		name string
+		set  bool
+	}{{"deleted", e.Deleted}, {"foreign", e.Foreign}, {"intact", e.Intact}} {
+		if flag.set {
+			s += " " + flag.name
 		}
 	}
 	if e.Lost {
@@ -117,6 +120,11 @@ func TestMonitorTellsOfOurs(t *testing.T) {
 			[]string{"route fd00:5:1::/64 via 2001:db8::7 dev eth0 foreign"}},
 		{"foreign next hop joins an IPv6 route", "ip -6 route append fd00:5:1::/64 via 2001:db8::7 metric 1024",
 			[]string{"route fd00:5:1::/64 via 2001:db8::7 dev eth0 via fd00:5:1:: dev flannel-v6.1 foreign"}},
+		{"default route moves", "ip route add default via 192.0.2.7\nip route add default via 192.0.2.8 metric 10\nip route del default via 192.0.2.7",
+			[]string{"route 0.0.0.0/0 via 192.0.2.7 dev eth0 foreign", "route 0.0.0.0/0 via 192.0.2.8 dev eth0 foreign",
+				"route 0.0.0.0/0 via 192.0.2.7 dev eth0 deleted foreign"}},
+		{"IPv6 default route", "ip -6 route add default via 2001:db8::7\nip -6 route add default via 2001:db8::7 table 100",
+			[]string{"route ::/0 via 2001:db8::7 dev eth0 foreign"}},
 		{"route in flanneld's form", "ip route add 10.5.2.0/24 via 10.5.2.0 dev flannel.1 onlink",
 			[]string{"route 10.5.2.0/24 via 10.5.2.0 dev flannel.1"}},
 		{"foreign route on the VXLAN device", "ip route add 10.5.3.0/24 dev flannel.1",

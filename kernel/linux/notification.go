@@ -135,7 +135,8 @@ func (m *Monitor) routeEvent(msg message) ([]kernel.Event, error) {
 	// protocol and all next hops.
 	joined := r.family == unix.AF_INET6 && r.multiple != nil
 	replaced := !deleted && (joined || msg.flags&unix.NLM_F_REPLACE != 0)
-	if msg.port == m.own || !r.mine() || !ours && !replaced && !m.onOverlay(r.hop.index) {
+	told := ours || replaced || r.dstLen == 0 || m.onOverlay(r.hop.index)
+	if msg.port == m.own || !r.mine() || !told {
 		return nil, nil
 	}
 	route, err := r.route(func(index int32) string { return m.devices[index].name }, &hopSlab{free: make([]kernel.NextHop, 1)})
