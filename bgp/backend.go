@@ -98,6 +98,14 @@ func (b *Backend) Routes() []LearnedRoute {
 	return routes
 }
 
+// Sessions returns the state of all sessions, sorted by peer address.
+func (b *Backend) Sessions() []SessionState { return b.opts.Speaker.Sessions() }
+
+// Paths calls visit for each path that the query matches.
+func (b *Backend) Paths(ctx context.Context, query PathQuery, visit func(Path)) error {
+	return b.opts.Speaker.Paths(ctx, query, visit)
+}
+
 // New returns a Backend that does nothing before Run.
 func New(opts Options) *Backend {
 	b := &Backend{opts: opts, due: make(chan struct{}, 1)}

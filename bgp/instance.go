@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -103,8 +104,12 @@ type Announcement struct {
 // Community is a standard community (RFC 1997).
 type Community uint32
 
+func (c Community) String() string { return fmt.Sprintf("%d:%d", c>>16, c&0xffff) }
+
 // LargeCommunity is RFC 8092's.
 type LargeCommunity struct{ Global, Local1, Local2 uint32 }
+
+func (c LargeCommunity) String() string { return fmt.Sprintf("%d:%d:%d", c.Global, c.Local1, c.Local2) }
 
 // Rule decides about the announcements that meet all of its conditions, and changes those that it accepts.
 type Rule struct {

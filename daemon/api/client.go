@@ -1,0 +1,76 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/twill-cni/twill/bgp"
+)
+
+// maxAnswer is the size in bytes up to which an answer is read: some 500,000 paths.
+const maxAnswer = 256 << 20
+
+// Client asks the daemon of one run directory. Its methods may be called concurrently.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// NewClient returns a Client. It does not connect.
+func NewClient(runDir string) *Client {
+	path := SocketPath(runDir)
+	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+		},
+		DisableKeepAlives: true,
+	}}}
+}
+
+// Sessions returns the daemon's BGP sessions.
+func (c *Client) Sessions(ctx context.Context) ([]bgp.SessionState, error) {
+	return get[[]bgp.SessionState](ctx, c, "/bgp/sessions", nil)
+}
+
+// Routes returns what the daemon learned.
+func (c *Client) Routes(ctx context.Context) ([]bgp.LearnedRoute, error) {
+	return get[[]bgp.LearnedRoute](ctx, c, "/bgp/routes", nil)
+}
+
+// Paths returns what the daemon knows of each path that the query matches.
+func (c *Client) Paths(ctx context.Context, query bgp.PathQuery) ([]bgp.Path, error) {
+	return get[[]bgp.Path](ctx, c, "/bgp/paths", formOf(query))
+}
+
+func get[T any](ctx context.Context, c *Client, path string, form url.Values) (answer T, err error) {
+	target := url.URL{Scheme: "http", Host: "twilld", Path: path, RawQuery: form.Encode()}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return answer, fmt.Errorf("ask twilld: %w", err)
+	}
+	response, err := c.http.Do(request)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return answer, fmt.Errorf("ask twilld: there is no socket %s: twilld does not run, or has another --run-dir", c.path)
+	case err != nil:
+		return answer, fmt.Errorf("ask twilld on %s: %w", c.path, err)
+	}
+	defer func() { err = errors.Join(err, response.Body.Close()) }()
+	body := io.LimitReader(response.Body, maxAnswer)
+	if response.StatusCode != http.StatusOK {
+		reason, err := io.ReadAll(io.LimitReader(body, 4<<10))
+		return answer, errors.Join(fmt.Errorf("twilld answers: %s", strings.TrimSpace(string(reason))), err)
+	}
+	if err := json.NewDecoder(body).Decode(&answer); err != nil {
+		return answer, fmt.Errorf("read twilld's answer: %w", err)
+	}
+	return answer, nil
+}

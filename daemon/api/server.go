@@ -1,0 +1,134 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/twill-cni/twill/bgp"
+)
+
+// socketName is that of the socket in the run directory.
+const socketName = "twilld.sock"
+
+// SocketPath returns the path of the socket of the daemon with this run directory.
+func SocketPath(runDir string) string { return filepath.Join(runDir, socketName) }
+
+// BGP is what is asked about routing; *bgp.Backend is the real one.
+type BGP interface {
+	Routes() []bgp.LearnedRoute
+	Sessions() []bgp.SessionState
+	Paths(ctx context.Context, query bgp.PathQuery, visit func(bgp.Path)) error
+}
+
+// Server answers. Make it with Listen.
+type Server struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+// Listen opens the socket of the run directory, in the place of one that an earlier daemon left; the caller makes sure that no other daemon
+// runs. about returns what to answer of BGP, or nil as long as there is nothing. Nothing is answered before Run.
+func Listen(runDir string, about func() BGP, log *slog.Logger) (*Server, error) {
+	path := SocketPath(runDir)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the socket of an earlier daemon: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("listen for twillctl: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for twillctl: %w", err), l.Close())
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /bgp/sessions", answer(about, func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Sessions(), nil }))
+	mux.Handle("GET /bgp/routes", answer(about, func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Routes(), nil }))
+	mux.Handle("GET /bgp/paths", answer(about, paths))
+	return &Server{listener: l, server: &http.Server{
+		Handler:        mux,
+		ReadTimeout:    5 * time.Second,
+		WriteTimeout:   time.Minute,
+		MaxHeaderBytes: 16 << 10,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}}, nil
+}
+
+// Run answers until ctx ends. It removes the socket.
+func (s *Server) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { _ = s.server.Close() })()
+	if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("answer twillctl on %s: %w", s.listener.Addr(), err)
+	}
+	return nil
+}
+
+// Close releases a Server that was not run.
+func (s *Server) Close() error { return s.listener.Close() }
+
+func answer(about func() BGP, ask func(context.Context, BGP, url.Values) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		b := about()
+		if b == nil {
+			http.Error(w, "this node's backend is not bgp, or twilld is starting", http.StatusNotFound)
+			return
+		}
+		value, err := ask(r.Context(), b, r.URL.Query())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(value) // the client may be gone
+	}
+}
+
+func paths(ctx context.Context, b BGP, form url.Values) (any, error) {
+	query, err := parseQuery(form)
+	if err != nil {
+		return nil, err
+	}
+	all := []bgp.Path{}
+	err = b.Paths(ctx, query, func(p bgp.Path) { all = append(all, p) })
+	return all, err
+}
+
+func parseQuery(form url.Values) (q bgp.PathQuery, err error) {
+	if v := form.Get("prefix"); v != "" {
+		if q.Prefix, err = netip.ParsePrefix(v); err != nil {
+			return q, err
+		}
+	}
+	for name, to := range map[string]*netip.Addr{"peer": &q.Peer, "to": &q.To} {
+		if v := form.Get(name); v != "" {
+			if *to, err = netip.ParseAddr(v); err != nil {
+				return q, err
+			}
+		}
+	}
+	return q, nil
+}
+
+func formOf(q bgp.PathQuery) url.Values {
+	form := url.Values{}
+	if q.Prefix.IsValid() {
+		form.Set("prefix", q.Prefix.String())
+	}
+	if q.Peer.IsValid() {
+		form.Set("peer", q.Peer.String())
+	}
+	if q.To.IsValid() {
+		form.Set("to", q.To.String())
+	}
+	return form
+}
