@@ -64,16 +64,19 @@ func look(runDir string) ([]Seen, error) {
 
 // see reads one record. The error is fs.ErrNotExist when it is not there any more.
 func see(path string) (Seen, error) {
-	name, adding := strings.CutSuffix(filepath.Base(path), pending)
 	r, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Seen{}, fs.ErrNotExist
 	}
+	name, adding := strings.CutSuffix(filepath.Base(path), pending)
+	id, ifName, _ := strings.Cut(name, ":")
+	if short, ok := strings.CutSuffix(ifName, oldPending); ok && r.IfName != ifName { // see oldPath
+		ifName, adding = short, true
+	}
 	s := Seen{Record: r, Complete: !adding, Adding: adding && errors.Is(checkIdle(path), attach.ErrBusy)}
 	if err != nil {
 		s.Damage = fmt.Errorf("read attachment record: %w", err)
-		s.Record = attach.Record{Network: filepath.Base(filepath.Dir(path))}
-		s.ContainerID, s.IfName, _ = strings.Cut(name, ":")
+		s.Record = attach.Record{Network: filepath.Base(filepath.Dir(path)), ContainerID: id, IfName: ifName}
 	}
 	return s, nil
 }
@@ -93,15 +96,25 @@ func recordFiles(runDir string) ([]string, error) {
 	}
 	var paths []string
 	for _, network := range networks {
-		dir := filepath.Join(top, network.Name())
-		files, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-			return nil, fmt.Errorf("list attachment records: %w", err)
+		files, err := filesOf(filepath.Join(top, network.Name()))
+		if err != nil {
+			return nil, err
 		}
-		for _, f := range files {
-			if strings.Contains(f.Name(), ":") {
-				paths = append(paths, filepath.Join(dir, f.Name()))
-			}
+		paths = append(paths, files...)
+	}
+	return paths, nil
+}
+
+// filesOf returns the sorted paths of a network's records; none when the directory is not there, or is none.
+func filesOf(dir string) ([]string, error) {
+	files, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+		return nil, fmt.Errorf("list attachment records: %w", err)
+	}
+	var paths []string
+	for _, f := range files {
+		if strings.Contains(f.Name(), ":") {
+			paths = append(paths, filepath.Join(dir, f.Name()))
 		}
 	}
 	return paths, nil

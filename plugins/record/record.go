@@ -20,8 +20,12 @@ import (
 	"github.com/twill-cni/twill/plugins/attach"
 )
 
-// pending ends the name of a record whose ADD is not at its end.
-const pending = ".adding"
+// pending ends the name of a record whose ADD is not at its end. No interface's name ends like that: the kernel refuses a colon
+// (dev_valid_name).
+const pending = ":adding"
+
+// oldPending is what pending once was. Records that end in it are still found, and removed with their attachment.
+const oldPending = ".adding"
 
 // Store keeps the records of one network. It may be used by many processes at a time.
 type Store struct{ dir string }
@@ -69,7 +73,7 @@ func (e *entry) create(r attach.Record) error {
 	if err := unix.Flock(e.file, unix.LOCK_EX); err != nil {
 		return err
 	}
-	if err := unix.Access(e.path, unix.F_OK); err == nil {
+	if _, old := oldPath(e.path, r.IfName); old || unix.Access(e.path, unix.F_OK) == nil {
 		return errors.Join(attach.ErrExists, unix.Unlink(e.path+pending))
 	}
 	if err := e.Update(r); err != nil {
@@ -146,10 +150,14 @@ func (s *Store) Get(owner kernel.PodOwner) (attach.Record, bool, error) {
 	path := s.path(owner)
 	r, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := checkIdle(path + pending); err != nil {
+		path += pending
+		if old, ok := oldPath(s.path(owner), owner.IfName); ok {
+			path = old
+		}
+		if err := checkIdle(path); err != nil {
 			return attach.Record{}, false, err
 		}
-		r, err = read(path + pending)
+		r, err = read(path)
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENAMETOOLONG):
@@ -158,6 +166,17 @@ func (s *Store) Get(owner kernel.PodOwner) (attach.Record, bool, error) {
 		return attach.Record{}, false, fmt.Errorf("read attachment record: %w", err)
 	}
 	return r, true, nil
+}
+
+// oldPath returns the name under which an older version's ADD left the record that belongs at path, if there is one: a file of that name
+// may also be the complete record of an interface that is called so. One that cannot be read is taken for the former.
+func oldPath(path, ifName string) (string, bool) {
+	path += oldPending
+	if unix.Access(path, unix.F_OK) != nil {
+		return "", false
+	}
+	r, err := read(path)
+	return path, err != nil || r.IfName == ifName
 }
 
 // checkIdle returns an error that wraps attach.ErrBusy while an ADD holds the file.
@@ -223,7 +242,11 @@ func (s *Store) Retire(owner kernel.PodOwner) error {
 
 // Remove removes the owner's record in whichever state it is; none is no error.
 func (s *Store) Remove(owner kernel.PodOwner) error {
-	for _, path := range []string{s.path(owner), s.path(owner) + pending} {
+	paths := []string{s.path(owner), s.path(owner) + pending}
+	if old, ok := oldPath(s.path(owner), owner.IfName); ok {
+		paths = append(paths, old)
+	}
+	for _, path := range paths {
 		err := unix.Unlink(path)
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENAMETOOLONG) {
 			return fmt.Errorf("remove attachment record %s: %w", path, err)
@@ -234,26 +257,19 @@ func (s *Store) Remove(owner kernel.PodOwner) error {
 
 // List returns all records, by owner. For one that cannot be read there is an error, and a record with the owner alone.
 func (s *Store) List() ([]attach.Record, error) {
-	files, err := os.ReadDir(s.dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("list attachment records: %w", err)
+	files, err := filesOf(s.dir)
+	if err != nil {
+		return nil, err
 	}
 	var all []attach.Record
 	var errs []error
-	for _, f := range files {
-		id, ifName, ok := strings.Cut(strings.TrimSuffix(f.Name(), pending), ":")
-		if !ok {
-			continue
-		}
-		r, err := read(filepath.Join(s.dir, f.Name()))
+	for _, path := range files {
+		seen, err := see(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("read attachment record: %w", err))
-			r = attach.Record{ContainerID: id, IfName: ifName, Network: filepath.Base(s.dir)}
-		}
-		all = append(all, r)
+		errs = append(errs, err, seen.Damage)
+		all = append(all, seen.Record)
 	}
 	slices.SortFunc(all, func(a, b attach.Record) int { return strings.Compare(a.Owner().String(), b.Owner().String()) })
 	return all, errors.Join(errs...)
