@@ -56,6 +56,45 @@ func TestNodeAddressChanges(t *testing.T) {
 	wantMatrix(t, l)
 }
 
+// The default route moves to another link, while nothing happens to the link that it left.
+func TestDefaultRouteMoves(t *testing.T) {
+	t.Parallel()
+	l := up(t, lab.Options{PodsPerNode: 1, DaemonArgs: []string{"--iface="}})
+	node := l.Nodes()[0]
+	key := leaseKey(t, l, node)
+	sh(t, l.Underlay(), fmt.Sprintf(`
+		bridge=$(ip -o link show type bridge | sed 's/^[0-9]*: \([^:]*\):.*/\1/')
+		ip link add second type veth peer name eth1 netns %s
+		ip link set second master $bridge up`, node.Netns().Name()))
+	sh(t, node.Netns(), "ip link set eth1 up; ip addr add 172.30.88.1/16 dev eth1")
+	within(t, enough, func() error { // the end of duplicate address detection would have the uplink looked up
+		if out := sh(t, node.Netns(), "ip -o addr show tentative"); out != "" {
+			return fmt.Errorf("tentative: %s", out)
+		}
+		return nil
+	})
+	bystanders := startLoad(t, l.Pods()[1], addr(t, l.Pods()[2], false), 5*time.Millisecond)
+	sh(t, node.Netns(), "ip route del default; ip route add default via 172.30.0.1 dev eth1")
+	took := within(t, recovery, func() error {
+		all, err := storedLeases(t.Context(), l)
+		if err == nil && !strings.Contains(all[key], `"172.30.88.1"`) {
+			err = fmt.Errorf("the lease says %s", all[key])
+		}
+		return err
+	})
+	within(t, recovery, func() error {
+		device, err := trySh(t.Context(), node.Netns(), "ip -d -o link show flannel.1")
+		if err == nil && !strings.Contains(device, "local 172.30.88.1 dev eth1") {
+			err = fmt.Errorf("the device is still %s", device)
+		}
+		return err
+	})
+	t.Logf("published after %v, converged after %v more", took, converged(t, l, recovery))
+	within(t, recovery, func() error { return ready(t, node) })
+	bystanders.endWhole(t)
+	wantMatrix(t, l)
+}
+
 func TestUplinkMTUChanges(t *testing.T) {
 	t.Parallel()
 	l := up(t, lab.Options{PodsPerNode: 1})
