@@ -77,6 +77,10 @@ type Store interface {
 	// ctx has ended, or at once when CheckNodeName refuses the name. emit is called from one goroutine.
 	WatchNode(ctx context.Context, name string, emit func(NodeRecord)) error
 
+	// Redial says that the node lost these addresses: connections to the datastore from one of them are dead and are made anew at
+	// once, instead of after the transport's timeout of some seconds. Others are left alone. It does not wait.
+	Redial(gone []netip.Addr)
+
 	// Health returns nil when the datastore answered lately, else the last error. It does no I/O.
 	Health() error
 

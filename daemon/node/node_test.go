@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -208,6 +209,9 @@ func TestUplinkIsFollowed(t *testing.T) {
 		lease := store.Find(w.store.Snapshot().Leases, subnets)
 		if lease == nil || lease.PublicIP != netip.MustParseAddr("192.0.2.55") {
 			t.Errorf("lease %+v, want the new address under the same subnets", lease)
+		}
+		if gone := w.store.Redialed(); !slices.Equal(gone, []netip.Addr{netip.MustParseAddr("192.0.2.1")}) {
+			t.Errorf("the store was told that %v are gone, want the old address", gone)
 		}
 		links, err := w.kernel.Links(context.Background(), nil)
 		if err != nil {

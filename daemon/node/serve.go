@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"time"
 
@@ -174,8 +175,20 @@ func (s *server) followUplink() error {
 	if before.Routes = uplink.Routes; !before.Equal(uplink) {
 		s.n.opts.Log.Info("the uplink changed", "link", uplink.Name, "mtu", uplink.MTU, "addresses", uplink.Addresses,
 			"before", fmt.Sprint(before.Name, " ", before.MTU, " ", before.Addresses))
+		s.n.opts.Store.Redial(lost(before, uplink))
 	}
 	return nil
+}
+
+// lost returns the addresses that the uplink had before and has no more.
+func lost(before, now kernel.Uplink) []netip.Addr {
+	var gone []netip.Addr
+	for _, p := range before.Addresses {
+		if !now.Has(p.Addr()) {
+			gone = append(gone, p.Addr())
+		}
+	}
+	return gone
 }
 
 // publish tells the cluster what changed about this node: its uplink's addresses, or the backend's settings.

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/twill-cni/twill/store"
 )
@@ -32,7 +33,8 @@ var errClosed = errors.New("the store is closed")
 type Store struct {
 	cfg   Config
 	log   *slog.Logger
-	creds grpc.DialOption // nil: without TLS
+	creds grpc.DialOption
+	conns connections
 
 	ctx    context.Context // ends with Close; background work derives from it
 	cancel context.CancelFunc
@@ -62,13 +64,13 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{cfg: cfg, log: log}
+	creds := insecure.NewCredentials()
 	if secure, _ := cfg.secure(); secure {
-		creds, err := newTLSCredentials(cfg)
-		if err != nil {
+		if creds, err = newTLSCredentials(cfg); err != nil {
 			return nil, err
 		}
-		s.creds = grpc.WithTransportCredentials(creds)
 	}
+	s.creds = grpc.WithTransportCredentials(&trackedCredentials{creds, &s.conns})
 	if _, err := cfg.password(); err != nil {
 		return nil, err
 	}
@@ -132,9 +134,7 @@ func (s *Store) client() (*clientv3.Client, error) {
 			MinConnectTimeout: 4 * time.Second,
 		}),
 		grpc.WithChainUnaryInterceptor(failFast),
-	}
-	if s.creds != nil {
-		options = append(options, s.creds)
+		s.creds,
 	}
 	cli, err := clientv3.New(clientv3.Config{
 		Endpoints:            s.cfg.Endpoints,

@@ -3,6 +3,7 @@ package etcd
 import (
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -18,7 +19,7 @@ type proxy struct {
 	mu       sync.Mutex
 	listener net.Listener
 	conns    []net.Conn
-	frozen   bool
+	frozen   int // that many of conns, the oldest
 }
 
 func newProxy(t testing.TB) *proxy {
@@ -56,18 +57,22 @@ func (p *proxy) serve(l net.Listener, target net.Addr) {
 			continue
 		}
 		p.mu.Lock()
+		number := len(p.conns)
 		p.conns = append(p.conns, in, out)
 		p.mu.Unlock()
-		go p.copy(in, out)
-		go p.copy(out, in)
+		go p.copy(in, out, number)
+		go p.copy(out, in, number)
 	}
 }
 
-func (p *proxy) copy(to, from net.Conn) {
+func (p *proxy) copy(to, from net.Conn, number int) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := from.Read(buf)
-		if p.isFrozen() {
+		if p.isFrozen(number) {
+			if err != nil {
+				return
+			}
 			continue
 		}
 		if n > 0 {
@@ -84,16 +89,29 @@ func (p *proxy) copy(to, from net.Conn) {
 }
 
 // freeze makes the network swallow everything, until the next stop.
-func (p *proxy) freeze() {
+func (p *proxy) freeze() { p.freezeFirst(math.MaxInt) }
+
+// freezeOpen makes the network swallow what the connections say that are open now, as when the address that they were made from
+// is gone.
+func (p *proxy) freezeOpen() { p.freezeFirst(p.count()) }
+
+func (p *proxy) freezeFirst(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.frozen = true
+	p.frozen = n
 }
 
-func (p *proxy) isFrozen() bool {
+// count returns how many connections there were since the last stop; each counts twice, as its two ends.
+func (p *proxy) count() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.frozen
+	return len(p.conns)
+}
+
+func (p *proxy) isFrozen(number int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return number < p.frozen
 }
 
 func (p *proxy) stop() {
@@ -107,7 +125,7 @@ func (p *proxy) stop() {
 		_ = c.Close()
 	}
 	p.conns = nil
-	p.frozen = false
+	p.frozen = 0
 }
 
 // lines is a log that tests look into.

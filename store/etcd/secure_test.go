@@ -88,7 +88,8 @@ func (p *pki) tls() *tls.Config {
 	return &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{cert}}
 }
 
-func TestTLS(t *testing.T) {
+// newTLSHarness returns one in which both sides have certificates.
+func newTLSHarness(t *testing.T) (*harness, *pki) {
 	var certs *pki
 	h := newHarness(t, func(h *harness) {
 		certs = newPKI(h)
@@ -104,6 +105,11 @@ func TestTLS(t *testing.T) {
 			c.CAFile, c.CertFile, c.KeyFile = certs.file("ca.pem"), certs.file("client.pem"), certs.file("client.key")
 		}
 	})
+	return h, certs
+}
+
+func TestTLS(t *testing.T) {
+	h, certs := newTLSHarness(t)
 	h.SetNetwork(storetest.Config4)
 	s := h.open()
 	name := h.register(s, 1).Lease().Key()

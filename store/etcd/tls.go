@@ -18,7 +18,7 @@ type tlsCredentials struct {
 }
 
 // newTLSCredentials fails when the files cannot be used now.
-func newTLSCredentials(c Config) (*tlsCredentials, error) {
+func newTLSCredentials(c Config) (credentials.TransportCredentials, error) {
 	t := &tlsCredentials{caFile: c.CAFile, certFile: c.CertFile, keyFile: c.KeyFile}
 	config, err := t.load()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -21,6 +22,7 @@ type Store struct {
 	records  map[string]store.NodeRecord // by node name
 	revision int64
 	failure  error
+	gone     []netip.Addr // of all calls of Redial
 	nodes    []*registration
 }
 
@@ -195,6 +197,18 @@ func (s *Store) WatchNode(ctx context.Context, name string, emit func(store.Node
 			return ctx.Err()
 		}
 	}
+}
+
+// Redial implements store.Store.
+func (s *Store) Redial(gone []netip.Addr) {
+	s.change(func() { s.gone = append(s.gone, gone...) })
+}
+
+// Redialed returns the addresses that were given to Redial until now.
+func (s *Store) Redialed() []netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.gone)
 }
 
 // Health implements store.Store.
