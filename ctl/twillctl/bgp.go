@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/twill-cni/twill/bgp"
+	"github.com/twill-cni/twill/ctl/lab"
+	"github.com/twill-cni/twill/daemon/api"
+)
+
+func newBGP(to streams) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bgp",
+		Short: "show a node's BGP sessions and routes",
+		Long: `bgp asks the twilld of this node, or of a lab's node, what its BGP speaker knows. It
+changes nothing. It needs root: the daemon's socket is root's.`,
+	}
+	cmd.AddCommand(newBGPPeers(to), newBGPRoutes(to), newBGPExplain(to))
+	return cmd
+}
+
+// daemonFlags say which daemon is asked.
+type daemonFlags struct {
+	runDir string
+	node   string
+	lab    lab.Options
+	output string
+}
+
+func (f *daemonFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.runDir, "run-dir", "/run/twill", "the daemon's --run-dir")
+	cmd.Flags().StringVar(&f.node, "lab-node", "", "ask this node of a lab instead")
+	addName(cmd, &f.lab)
+	addOutput(cmd, &f.output)
+	cmd.MarkFlagsMutuallyExclusive("run-dir", "lab-node")
+}
+
+func (f *daemonFlags) client() (*api.Client, error) {
+	if f.node == "" {
+		return api.NewClient(f.runDir), nil
+	}
+	l, err := lab.Open(f.lab)
+	if err != nil {
+		return nil, err
+	}
+	node, err := l.Node(f.node)
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient(node.RunDir()), nil
+}
+
+func newBGPPeers(to streams) *cobra.Command {
+	var flags daemonFlags
+	cmd := &cobra.Command{
+		Use:   "peers",
+		Short: "list the sessions: state, prefixes, last error, BFD",
+		Example: `  twillctl bgp peers
+  twillctl bgp peers --lab-node node1
+  twillctl bgp peers -o json | jq '.[] | select(.state != "Established")'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := flags.client()
+			if err != nil {
+				return err
+			}
+			sessions, err := client.Sessions(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return inFormat(flags.output,
+				func() error { return printSessions(to.out, sessions, time.Now()) },
+				func() error { return printJSON(to.out, sessions) })
+		},
+	}
+	flags.add(cmd)
+	return cmd
+}
+
+func printSessions(w io.Writer, sessions []bgp.SessionState, now time.Time) error {
+	return printTable(w, func(row func(cells ...any)) {
+		row("PEER", "ADDRESS", "AS", "STATE", "SINCE", "IN", "USED", "OUT", "FLAPS", "BFD", "LAST ERROR")
+		for _, s := range sessions {
+			state := s.State
+			if s.Restarted {
+				state += " (restarts)"
+			}
+			row(s.Name, s.Address, s.AS, state, age(s.Since, now), s.Received, s.Accepted, s.Announced, s.Flaps, dash(s.BFD), dash(s.LastError))
+		}
+	})
+}
+
+func age(since, now time.Time) string {
+	if since.IsZero() {
+		return "-"
+	}
+	return now.Sub(since).Truncate(time.Second).String()
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func newBGPRoutes(to streams) *cobra.Command {
+	var flags daemonFlags
+	cmd := &cobra.Command{
+		Use:   "routes",
+		Short: "list the routes that were chosen, and those that the kernel does not get",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := flags.client()
+			if err != nil {
+				return err
+			}
+			routes, err := client.Routes(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return inFormat(flags.output,
+				func() error { return printRoutes(to.out, routes) },
+				func() error { return printJSON(to.out, routes) })
+		},
+	}
+	flags.add(cmd)
+	return cmd
+}
+
+func printRoutes(w io.Writer, routes []bgp.LearnedRoute) error {
+	return printTable(w, func(row func(cells ...any)) {
+		row("PREFIX", "NEXT HOPS", "REFUSED")
+		for _, r := range routes {
+			hops := joinAddrs(r.NextHops)
+			if r.Local {
+				hops = "(this node)"
+			}
+			row(r.Prefix, hops, dash(r.Refused))
+		}
+	})
+}
+
+func newBGPExplain(to streams) *cobra.Command {
+	var flags daemonFlags
+	cmd := &cobra.Command{
+		Use:   "explain PREFIX",
+		Short: "show what each peer says of a prefix and what each peer is told, and why not",
+		Long: `explain lists every announcement of a prefix that this node has heard, with its
+attributes and, where it is not used, the reason; and to which peers this node
+announces the prefix, or why it does not.`,
+		Example: `  twillctl bgp explain 10.244.2.0/24`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			prefix, err := netip.ParsePrefix(args[0])
+			if err != nil {
+				return err
+			}
+			client, err := flags.client()
+			if err != nil {
+				return err
+			}
+			e, err := explain(cmd.Context(), client, prefix.Masked())
+			if err != nil {
+				return err
+			}
+			return inFormat(flags.output,
+				func() error { return e.print(to.out) },
+				func() error { return printJSON(to.out, e) })
+		},
+	}
+	flags.add(cmd)
+	return cmd
+}
+
+// explanation is all that a node knows of one prefix.
+type explanation struct {
+	Route     *bgp.LearnedRoute `json:"route,omitempty"` // absent: nothing was chosen
+	Heard     []heard           `json:"heard"`
+	Announced []heard           `json:"announced"`
+}
+
+// heard is what one peer said, or was told.
+type heard struct {
+	Peer string `json:"peer"`
+	bgp.Path
+}
+
+func explain(ctx context.Context, client *api.Client, prefix netip.Prefix) (*explanation, error) {
+	routes, err := client.Routes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e := &explanation{Heard: []heard{}, Announced: []heard{}}
+	for _, r := range routes {
+		if r.Prefix == prefix {
+			e.Route = &r
+		}
+	}
+	sessions, err := client.Sessions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range sessions {
+		for _, ask := range []struct {
+			query bgp.PathQuery
+			to    *[]heard
+		}{{bgp.PathQuery{Prefix: prefix, Peer: s.Address}, &e.Heard}, {bgp.PathQuery{Prefix: prefix, To: s.Address}, &e.Announced}} {
+			paths, err := client.Paths(ctx, ask.query)
+			if err != nil {
+				return nil, fmt.Errorf("peer %s: %w", s.Name, err)
+			}
+			for _, p := range paths {
+				*ask.to = append(*ask.to, heard{s.Name, p})
+			}
+		}
+	}
+	return e, nil
+}
+
+func (e *explanation) print(w io.Writer) error {
+	verdict := "nothing was chosen"
+	switch {
+	case e.Route == nil:
+	case e.Route.Local:
+		verdict = "this node's own"
+	case e.Route.Refused != "":
+		verdict = "chosen, but refused: " + e.Route.Refused
+	default:
+		verdict = "by way of " + joinAddrs(e.Route.NextHops)
+	}
+	if _, err := fmt.Fprintf(w, "%s\n\n", verdict); err != nil {
+		return err
+	}
+	return printTable(w, func(row func(cells ...any)) {
+		row("", "PEER", "NEXT HOP", "AS PATH", "PREF", "MED", "COMMUNITIES", "REMARK")
+		for _, part := range []struct {
+			name string
+			rows []heard
+		}{{"heard from", e.Heard}, {"announced to", e.Announced}} {
+			for _, h := range part.rows {
+				row(part.name, h.Peer, h.NextHop, strings.Trim(fmt.Sprint(h.ASPath), "[]"), h.LocalPref, h.MED, communities(h.Path), remark(h.Path))
+			}
+		}
+	})
+}
+
+func communities(p bgp.Path) string {
+	var all []string
+	for _, c := range p.Communities {
+		all = append(all, c.String())
+	}
+	for _, c := range p.LargeCommunities {
+		all = append(all, c.String())
+	}
+	return dash(strings.Join(all, " "))
+}
+
+func remark(p bgp.Path) string {
+	var all []string
+	if p.Best {
+		all = append(all, "best")
+	}
+	if p.Stale {
+		all = append(all, "stale")
+	}
+	if p.Rejected != "" {
+		all = append(all, p.Rejected)
+	}
+	return dash(strings.Join(all, ", "))
+}
