@@ -22,6 +22,14 @@ var (
 	ErrDamaged = errors.New("damaged lease record")
 )
 
+// CNI error codes that mean the same from whichever program they come, twill or twill-ipam (docs/cni-config.md). They are a plugin's
+// own, from 100 on. The specification's 11, "try again later", is for what passes by itself: a range that is full stays so until
+// a pod leaves, or somebody enlarges it.
+const (
+	CodeNoAddress = 103 // ErrExhausted, ErrUnavailable
+	CodeMismatch  = 104 // CHECK: the lease is missing, or is not what prevResult says
+)
+
 // maxContainerID keeps "<container id>:<interface>" within NAME_MAX (255 bytes), since that is the name of a lease's record.
 const maxContainerID = 255 - 1 - maxIfName
 

@@ -13,6 +13,8 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"golang.org/x/sys/unix"
+
+	"github.com/twill-cni/twill/ipam"
 )
 
 // namespaces moves the test's thread to a new network namespace and makes another for a pod, whose path it returns. Both end with the
@@ -93,8 +95,8 @@ func bridgeLife(t *testing.T, cni *libcni.CNIConfig, list *libcni.NetworkConfigL
 	second.ContainerID, second.IfName = "pod2", "eth1"
 	_, err = cni.AddNetworkList(ctx, list, &second)
 	var cniErr *types.Error
-	if !errors.As(err, &cniErr) || cniErr.Code != types.ErrTryAgainLater {
-		t.Errorf("ADD to a full network: %v, want code %d", err, types.ErrTryAgainLater)
+	if !errors.As(err, &cniErr) || cniErr.Code != ipam.CodeNoAddress {
+		t.Errorf("ADD to a full network: %v, want code %d", err, ipam.CodeNoAddress)
 	}
 	for range 2 {
 		if err := cni.DelNetworkList(ctx, list, rt); err != nil {

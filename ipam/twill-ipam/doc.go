@@ -7,6 +7,7 @@
 // An ADD's way: the main plugin starts the program with the network configuration on standard input; the configuration is
 // validated, one address of each range set is leased to CNI_CONTAINERID and CNI_IFNAME, and the result is printed.
 //
-// Error codes: 3 CHECK found no lease; 4 CNI_* variables; 5 disk; 6 not JSON; 7 configuration or requested address; 11 no address
-// is free, or the store is locked; 50 STATUS found that an ADD could not be served.
+// Error codes: 4 CNI_* variables; 5 disk; 6 not JSON; 7 configuration; 11 the store is locked; 50 STATUS found that an ADD could not be
+// served; 103 no address is left, or the requested one is not to be had; 104 CHECK found no lease, or another than prevResult says.
+// The last two are those of the main plugin twill.
 package main

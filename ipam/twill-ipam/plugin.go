@@ -132,7 +132,7 @@ func (p plugin) check(args *skel.CmdArgs) error {
 	}
 	for _, a := range lease.Addresses {
 		if !prev[a.Prefix.Addr()] {
-			return types.NewError(types.ErrInternal, "the lease and prevResult disagree",
+			return types.NewError(ipam.CodeMismatch, "the lease and prevResult disagree",
 				fmt.Sprintf("%s is leased to %s and not in prevResult", a.Prefix, who))
 		}
 	}
@@ -185,17 +185,19 @@ func readDNS(path string) (ipam.DNS, error) {
 	return dns, nil
 }
 
-// toCNI gives an error of the store its code. Exhaustion and a busy store pass: the runtime may try again.
+// toCNI gives an error of the store its code.
 func toCNI(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, ipam.ErrExhausted), errors.Is(err, ipam.ErrBusy):
-		return types.NewError(types.ErrTryAgainLater, "no address can be allocated now", err.Error())
+	case errors.Is(err, ipam.ErrBusy):
+		return types.NewError(types.ErrTryAgainLater, "the lease store is locked", err.Error())
+	case errors.Is(err, ipam.ErrExhausted):
+		return types.NewError(ipam.CodeNoAddress, "no address is left", err.Error())
 	case errors.Is(err, ipam.ErrUnavailable):
-		return types.NewError(types.ErrInvalidNetworkConfig, "a requested address cannot be allocated", err.Error())
+		return types.NewError(ipam.CodeNoAddress, "a requested address cannot be allocated", err.Error())
 	case errors.Is(err, ipam.ErrNotFound):
-		return types.NewError(types.ErrUnknownContainer, "the container has no lease", err.Error())
+		return types.NewError(ipam.CodeMismatch, "the container has no lease", err.Error())
 	default:
 		return types.NewError(types.ErrIOFailure, "the lease store failed", err.Error())
 	}

@@ -20,8 +20,8 @@ const (
 	codeKernel    = 100 // a request to the kernel failed
 	codePortTaken = 101 // a host port leads to another pod
 	codeExists    = 102 // the attachment or the pod's interface exists
-	codeExhausted = 103 // no address is left, or the requested one is not to be had
-	codeMismatch  = 104 // CHECK found a difference
+	codeNoAddress = ipam.CodeNoAddress
+	codeMismatch  = ipam.CodeMismatch // CHECK found a difference, to a lease or to anything else
 )
 
 // codes says which code an error gets; the first that matches counts.
@@ -38,8 +38,8 @@ var codes = []struct {
 	{hostport.ErrTaken, codePortTaken},
 	{attach.ErrExists, codeExists},
 	{kernel.ErrInterfaceExists, codeExists},
-	{ipam.ErrExhausted, codeExhausted},
-	{ipam.ErrUnavailable, codeExhausted},
+	{ipam.ErrExhausted, codeNoAddress},
+	{ipam.ErrUnavailable, codeNoAddress},
 	{attach.ErrMismatch, codeMismatch},
 	{kernel.ErrNoBridge, types.ErrInvalidNetworkConfig},
 	{kernel.ErrHostNetns, types.ErrInvalidNetNS},
