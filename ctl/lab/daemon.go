@@ -53,7 +53,7 @@ func (n *Node) StartDaemon() error {
 
 func (n *Node) daemonArgs() []string {
 	args := []string{
-		"--backend=" + n.lab.options.Backend,
+		"--backend=" + n.record.Backend,
 		"--etcd-endpoints=" + strings.Join(n.lab.etcd.Endpoints(), ","),
 		"--iface=" + uplink,
 		"--node-name=" + n.Name,
@@ -65,6 +65,9 @@ func (n *Node) daemonArgs() []string {
 		"--health-address=" + daemonAddress.String(),
 		"--metrics-address=" + daemonAddress.String(),
 	}
+	if n.record.Backend == BGP {
+		args = append(args, "--bgp-config="+n.BGPConfigFile())
+	}
 	return slices.Concat(args, n.lab.options.DaemonArgs, n.record.Args)
 }
 
@@ -72,6 +75,13 @@ func (n *Node) daemonArgs() []string {
 func (n *Node) daemonEnv(environ []string) []string {
 	environ = slices.DeleteFunc(slices.Clone(environ), func(kv string) bool { return strings.HasPrefix(kv, "TWILL") })
 	return slices.Concat(environ, n.lab.options.DaemonEnv, n.record.Env)
+}
+
+// Backend returns what the daemon has, or will have when it starts next, as --backend.
+func (n *Node) Backend() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.record.Backend
 }
 
 // SetDaemon changes how the next StartDaemon starts the daemon: options' Program, Args and Env replace those of the node.

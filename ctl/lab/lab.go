@@ -89,6 +89,16 @@ func Open(options Options) (*Lab, error) {
 // Name returns the lab's name.
 func (l *Lab) Name() string { return l.options.Name }
 
+// Routing returns how nodes reach each other's pods. While SwitchRouting is at work, and after it failed, it is what was before.
+func (l *Lab) Routing() Routing { return l.current().Routing }
+
+// current returns the options, some of which change during the lab's life.
+func (l *Lab) current() Options {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.options
+}
+
 // Family returns which addresses nodes and pods have.
 func (l *Lab) Family() Family { return l.options.Family }
 

@@ -40,6 +40,7 @@ type Node struct {
 type nodeRecord struct {
 	NodeOptions
 	Number     int
+	Backend    string     // of the daemon when it starts next: in a lab that is being switched, nodes differ
 	IPv4, IPv6 netip.Addr // both are kept; the lab's family decides which are used
 }
 
@@ -63,10 +64,10 @@ func (l *Lab) makeNode(options NodeOptions) (*Node, error) {
 		number = l.nodes[len(l.nodes)-1].record.Number + 1
 	}
 	if options.Name == "" {
-		options.Name = fmt.Sprintf("node%d", number)
+		options.Name = nodeName(number)
 	}
 	n := &Node{Name: options.Name, lab: l, ns: netns.Named(namespaceName(l.Name(), options.Name))}
-	n.record = nodeRecord{NodeOptions: options, Number: number}
+	n.record = nodeRecord{NodeOptions: options, Number: number, Backend: l.options.Backend}
 	n.record.IPv4, n.record.IPv6 = l.options.nodeAddrs(number)
 	err := l.checkMember("node", options.Name)
 	if number > l.options.maxNodes() {
@@ -84,6 +85,9 @@ func (l *Lab) makeNode(options NodeOptions) (*Node, error) {
 	}
 	return n, nil
 }
+
+// nodeName returns the name that the node with this number has unless it was given another.
+func nodeName(number int) string { return fmt.Sprintf("node%d", number) }
 
 // abandon removes a node that could not be made. Without an entry in the journal, there is nothing of it but its place in the list.
 func (n *Node) abandon() error {
@@ -132,6 +136,9 @@ func (n *Node) makeDirs(dir string) error {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return err
 		}
+	}
+	if err := n.writeBGPConfig(n.lab.current()); err != nil {
+		return err
 	}
 	return n.save()
 }

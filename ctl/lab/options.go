@@ -36,7 +36,7 @@ type Options struct {
 	PodsPerNode int    // pods that Up attaches to each: node1-pod1 ...
 
 	Family        Family          // default IPv4
-	Backend       string          // default "vxlan"; twilld's --backend and the stored Backend.Type
+	Routing                       // how nodes reach each other's pods
 	BackendConfig json.RawMessage `json:",omitempty"` // more keys of the stored Backend object, for example {"VNI":7}
 	Networks      []netip.Prefix  // the pods' networks, one a family; default 10.244.0.0/16 and fd00:244::/48
 	NetworkConfig json.RawMessage // stored as it is, instead of what the four fields above say
@@ -92,7 +92,6 @@ const (
 func (o Options) complete() (Options, error) {
 	o.Name = cmp.Or(o.Name, defaultName)
 	o.Family = cmp.Or(o.Family, IPv4)
-	o.Backend = cmp.Or(o.Backend, "vxlan")
 	o.StateDir = cmp.Or(o.StateDir, defaultStateDir)
 	o.MTU = cmp.Or(o.MTU, defaultMTU)
 	o.Subnets = cmp.Or(o.Subnets, 1)
@@ -115,6 +114,10 @@ func (o Options) complete() (Options, error) {
 	if o.Nodes < 0 || o.Nodes > o.maxNodes() {
 		return o, fmt.Errorf("%d nodes: a lab of this many subnets has 0 to %d", o.Nodes, o.maxNodes())
 	}
+	var err error
+	if o.Routing, err = o.Routing.complete(o.Nodes, o.Subnets); err != nil {
+		return o, err
+	}
 	if o.PodsPerNode < 0 {
 		return o, fmt.Errorf("%d pods per node: the number cannot be negative", o.PodsPerNode)
 	}
@@ -122,7 +125,6 @@ func (o Options) complete() (Options, error) {
 		return o, fmt.Errorf("MTU %d: it must lie between 1280 (the least that IPv6 needs) and 65535", o.MTU)
 	}
 	if o.NetworkConfig == nil {
-		var err error
 		if o.NetworkConfig, err = networkConfig(o); err != nil {
 			return o, err
 		}

@@ -41,8 +41,9 @@ func TestNetworkConfig(t *testing.T) {
 		{"IPv6", Options{Family: IPv6}, `{"Backend":{"Type":"vxlan"},"EnableIPv4":false,"EnableIPv6":true,"IPv6Network":"fd00:244::/48"}`},
 		{"dual stack, networks in any order", Options{Family: DualStack, Networks: prefixes("fd01::/40", "10.0.0.1/8")},
 			`{"Backend":{"Type":"vxlan"},"EnableIPv4":true,"EnableIPv6":true,"IPv6Network":"fd01::/40","Network":"10.0.0.0/8"}`},
-		{"backend", Options{Backend: "vxlan", BackendConfig: json.RawMessage(`{"VNI":7,"Port":4789}`)},
+		{"backend", Options{Routing: Routing{Backend: VXLAN}, BackendConfig: json.RawMessage(`{"VNI":7,"Port":4789}`)},
 			`{"Backend":{"Port":4789,"Type":"vxlan","VNI":7},"EnableIPv4":true,"EnableIPv6":false,"Network":"10.244.0.0/16"}`},
+		{"BGP", Options{Routing: Routing{Backend: BGP}}, `{"Backend":{"Type":"bgp"},"EnableIPv4":true,"EnableIPv6":false,"Network":"10.244.0.0/16"}`},
 		{"as it is", Options{NetworkConfig: json.RawMessage(`{"Network":"x"}`), Networks: prefixes("fd01::/40")}, `{"Network":"x"}`},
 	}
 	for _, tt := range tests {
@@ -77,6 +78,11 @@ func TestBadOptions(t *testing.T) {
 		{"MTU", Options{MTU: 500}, "MTU 500"},
 		{"network of the other family", Options{Networks: prefixes("fd00::/48")}, "network fd00::/48 does not fit the family ipv4"},
 		{"backend config", Options{BackendConfig: json.RawMessage("{")}, "backend config {"},
+		{"overlay without BGP", Options{Routing: Routing{Overlay: OverlayAlways}}, "need the backend bgp, not vxlan"},
+		{"reflectors without BGP", Options{Nodes: 3, Routing: Routing{Reflectors: 1}}, "need the backend bgp, not vxlan"},
+		{"router without BGP", Options{Routing: Routing{ToR: true}}, "need the backend bgp, not vxlan"},
+		{"overlay", Options{Routing: Routing{Backend: BGP, Overlay: "some"}}, `overlay "some"`},
+		{"more reflectors than nodes", Options{Nodes: 2, Routing: Routing{Backend: BGP, Reflectors: 3}}, "3 reflectors"},
 		{"no programs", Options{BinDir: "/nowhere"}, "/nowhere/twilld"},
 	}
 	for _, tt := range tests {

@@ -20,7 +20,7 @@ import (
 //	lab.json                    the options, and whether Up came to its end
 //	underlay                    empty: the underlay's namespace is ours
 //	etcd/{data,log,pid}
-//	nodes/NODE/node.json        twilld.log twilld.pid subnet.env run/ cni/{conf,bin,cache}/
+//	nodes/NODE/node.json        twilld.log twilld.pid subnet.env bgp.yaml run/ cni/{conf,bin,cache}/
 //	nodes/NODE/pods/POD.json    empty until the pod is attached
 type directory string
 

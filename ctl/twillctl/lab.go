@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,7 +28,7 @@ func newLab(to streams) *cobra.Command {
 		Use:   "lab",
 		Short: "a cluster on this machine, in network namespaces",
 		Long: `lab makes a cluster on this machine: every node is a network namespace with an
-uplink to a common bridge and runs the real twilld, every pod is a network
+uplink to a common bridge, or to one of several, and runs the real twilld, every pod is a network
 namespace that the real CNI plugin attached, and etcd is built in. Nothing in the
 machine's own network namespace is touched. It needs root.
 
@@ -35,6 +36,9 @@ Without a sub-command it is the demo: make the cluster, show who reaches whom,
 remove it. It exits with 1 when a pod cannot be reached.`,
 		Example: `  twillctl lab                               three nodes, two pods on each
   twillctl lab --nodes 5 --dual-stack        more nodes, IPv4 and IPv6
+  twillctl lab --subnets 2                   nodes in two subnets, joined by a router
+  twillctl lab --backend bgp --subnets 2 --tor
+  twillctl lab --backend vxlan,bgp           one after the other
   twillctl lab --keep                        look around afterwards, then "twillctl lab down"
 
   twillctl lab up --name a                   make a cluster that stays
@@ -46,7 +50,7 @@ remove it. It exits with 1 when a pod cannot be reached.`,
 	}
 	flags.add(cmd)
 	cmd.Flags().BoolVar(&flags.KeepOnFailure, "keep", false, "do not remove the cluster at the end, nor when it fails to come up")
-	cmd.AddCommand(newLabUp(to), newLabDown(to), newLabExec(), newLabPods(to), newLabMatrix(to), newLabStatus(to), newLabEtcd())
+	cmd.AddCommand(newLabUp(to), newLabDown(to), newLabExec(), newLabPods(to), newLabMatrix(to), newLabStatus(to), newLabSwitch(to), newLabEtcd())
 	return cmd
 }
 
@@ -55,7 +59,9 @@ func (f *labFlags) add(cmd *cobra.Command) {
 	addName(cmd, &f.Options)
 	flags.IntVar(&f.Nodes, "nodes", 3, "number of nodes")
 	flags.IntVar(&f.PodsPerNode, "pods", 2, "number of pods on each node")
-	flags.StringVar(&f.Backend, "backend", "vxlan", "how nodes reach each other's pods: a value of twilld's --backend")
+	flags.StringVar(&f.Backend, "backend", lab.VXLAN, "how nodes reach each other's pods: vxlan or bgp; the demo also takes vxlan,bgp")
+	addRouting(cmd, &f.Routing)
+	flags.IntVar(&f.Subnets, "subnets", 1, "number of subnets that the nodes are dealt out to, joined by a router")
 	flags.StringVar(&f.backendConfig, "backend-config", "", `more keys of the stored Backend object, as JSON: '{"VNI":7}'`)
 	flags.BoolVar(&f.ipv6, "ipv6", false, "IPv6 in place of IPv4, for nodes and pods")
 	flags.BoolVar(&f.dualStack, "dual-stack", false, "IPv4 and IPv6, for nodes and pods")
@@ -65,6 +71,14 @@ func (f *labFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.DaemonArgs, "twilld-arg", nil, "one more argument for every twilld (repeatable)")
 	flags.DurationVar(&f.ReadyTimeout, "timeout", 0, "how long etcd and each daemon may take to be ready (default 30s, more for many nodes)")
 	cmd.MarkFlagsMutuallyExclusive("ipv6", "dual-stack")
+}
+
+// addRouting adds the flags that only the backend bgp has.
+func addRouting(cmd *cobra.Command, r *lab.Routing) {
+	flags := cmd.Flags()
+	flags.StringVar((*string)(&r.Overlay), "overlay", "", "bgp: which nodes are reached through VXLAN: never, cross-subnet or always\n(default never; cross-subnet where there are several subnets and no --tor)")
+	flags.IntVar(&r.Reflectors, "reflectors", 0, "bgp: number of nodes that reflect routes, in place of sessions between all nodes")
+	flags.BoolVar(&r.ToR, "tor", false, "bgp: the router between the subnets speaks BGP with every node")
 }
 
 // addName adds the flags that say which lab is meant.
@@ -95,8 +109,35 @@ func (f *labFlags) options() (lab.Options, error) {
 	return o, nil
 }
 
-// demo brings a lab up, shows who reaches whom, and takes it down whatever happens.
+// demo shows each backend that --backend names, one after the other.
 func demo(ctx context.Context, flags *labFlags, to streams) error {
+	backends := strings.Split(flags.Backend, ",")
+	if len(backends) == 1 {
+		return demoOne(ctx, flags, to)
+	}
+	if flags.KeepOnFailure {
+		return fmt.Errorf("--keep: only one cluster can stay, and --backend names %d", len(backends))
+	}
+	var failed []error
+	for _, backend := range backends {
+		one := *flags
+		one.Backend = backend
+		if backend != lab.BGP {
+			one.Routing = lab.Routing{Backend: backend}
+		}
+		fmt.Fprintf(to.out, "\nbackend %s\n", backend)
+		if err := demoOne(ctx, &one, to); err != nil {
+			failed = append(failed, fmt.Errorf("backend %s: %w", backend, err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// demoOne brings a lab up, shows who reaches whom, and takes it down whatever happens.
+func demoOne(ctx context.Context, flags *labFlags, to streams) error {
 	l, err := bringUp(ctx, flags, to)
 	if err != nil {
 		return err

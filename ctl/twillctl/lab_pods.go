@@ -59,7 +59,7 @@ func printPods(w io.Writer, l *lab.Lab) error {
 	})
 }
 
-func joinAddrs(addrs []netip.Addr) string {
+func joinAddrs[A fmt.Stringer](addrs []A) string {
 	var texts []string
 	for _, a := range addrs {
 		texts = append(texts, a.String())

@@ -40,15 +40,19 @@ func newLabStatus(to streams) *cobra.Command {
 
 // labStatus is a lab as it is printed.
 type labStatus struct {
-	Name  string       `json:"name"`
-	Dir   string       `json:"dir"`
-	Etcd  string       `json:"etcd"`
-	Nodes []nodeStatus `json:"nodes"`
+	Name    string       `json:"name"`
+	Dir     string       `json:"dir"`
+	Etcd    string       `json:"etcd"`
+	Routing string       `json:"routing"`
+	Subnets []string     `json:"subnets"` // the router's addresses in each of them
+	Nodes   []nodeStatus `json:"nodes"`
 }
 
 type nodeStatus struct {
 	Name      string       `json:"name"`
 	Addresses []netip.Addr `json:"addresses"`
+	Subnet    int          `json:"subnet"` // from 1
+	Backend   string       `json:"backend"`
 	Daemon    string       `json:"daemon"` // "ready", "not ready" or "stopped"
 	PID       int          `json:"pid,omitempty"`
 	Pods      int          `json:"pods"`
@@ -56,12 +60,16 @@ type nodeStatus struct {
 }
 
 func statusOf(ctx context.Context, l *lab.Lab) labStatus {
-	status := labStatus{Name: l.Name(), Dir: l.Dir(), Etcd: "stopped", Nodes: []nodeStatus{}}
+	status := labStatus{Name: l.Name(), Dir: l.Dir(), Etcd: "stopped", Routing: l.Routing().String(), Nodes: []nodeStatus{}}
+	for _, s := range l.Subnets() {
+		status.Subnets = append(status.Subnets, joinAddrs(s))
+	}
 	if l.Etcd().Running() {
 		status.Etcd = l.Etcd().Endpoints()[0]
 	}
 	for _, n := range l.Nodes() {
-		item := nodeStatus{Name: n.Name, Addresses: n.Addrs(), Daemon: "stopped", PID: n.DaemonPID(), Pods: len(n.Pods()), Log: n.LogFile()}
+		item := nodeStatus{Name: n.Name, Addresses: n.Addrs(), Subnet: n.Subnet(), Backend: n.Backend(), Daemon: "stopped",
+			PID: n.DaemonPID(), Pods: len(n.Pods()), Log: n.LogFile()}
 		if item.PID != 0 {
 			item.Daemon = readiness(ctx, n)
 		}
@@ -81,10 +89,13 @@ func readiness(ctx context.Context, n *lab.Node) string {
 
 func printStatus(w io.Writer, status labStatus) error {
 	return printTable(w, func(row func(cells ...any)) {
-		row("NODE", "ADDRESSES", "TWILLD", "PID", "PODS", "LOG")
-		row("(etcd)", status.Etcd, "", "", "", status.Dir+"/etcd/log")
+		row("NODE", "ADDRESSES", "SUBNET", "BACKEND", "TWILLD", "PID", "PODS", "LOG")
+		row("(etcd)", status.Etcd, "", "", "", "", "", status.Dir+"/etcd/log")
+		for i, s := range status.Subnets {
+			row("(router)", s, i+1, "", "", "", "", "")
+		}
 		for _, n := range status.Nodes {
-			row(n.Name, joinAddrs(n.Addresses), n.Daemon, n.PID, n.Pods, n.Log)
+			row(n.Name, joinAddrs(n.Addresses), n.Subnet, n.Backend, n.Daemon, n.PID, n.Pods, n.Log)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,9 +21,13 @@ removes everything that it made.`,
 		Example: `  twillctl lab up
   twillctl lab up --name big --nodes 50 --pods 0 --network 10.0.0.0/8
   twillctl lab up --name six --ipv6 --backend-config '{"VNI":7}'
+  twillctl lab up --name racks --nodes 4 --subnets 2 --backend bgp --tor
   nsenter --net=/run/netns/demo-node1 bash`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if strings.Contains(flags.Backend, ",") {
+				return fmt.Errorf("backend %q: a cluster has one", flags.Backend)
+			}
 			l, err := bringUp(cmd.Context(), flags, to)
 			if err != nil || len(l.Pods()) == 0 {
 				return err
@@ -52,6 +57,10 @@ func bringUp(ctx context.Context, flags *labFlags, to streams) (*lab.Lab, error)
 	if err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(to.err, "lab %s is up: %d nodes, %d pods, in %s\n", l.Name(), len(l.Nodes()), len(l.Pods()), seconds(began))
+	nodes := fmt.Sprintf("%d nodes", len(l.Nodes()))
+	if subnets := len(l.Subnets()); subnets > 1 {
+		nodes += fmt.Sprintf(" in %d subnets", subnets)
+	}
+	fmt.Fprintf(to.err, "lab %s is up: %s, %d pods, backend %s, in %s\n", l.Name(), nodes, len(l.Pods()), l.Routing(), seconds(began))
 	return l, nil
 }
