@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/twill-cni/twill/failpoint"
@@ -124,7 +125,7 @@ func (s *server) sync(ctx context.Context, what mark, snap store.Snapshot) (Repo
 		s.n.opts.Dataplane.Resync()
 	}
 	state, rejected, err := s.render(snap)
-	report := Report{Peers: len(state.Fragments), Rejected: len(rejected), Learning: state.KeepStale}
+	report := Report{Peers: reached(state.Fragments), Rejected: len(rejected), Learning: state.KeepStale}
 	s.told.rejected(rejected)
 	if err != nil {
 		return report, errors.Join(append(errs, err)...)
@@ -138,6 +139,17 @@ func (s *server) sync(ctx context.Context, what mark, snap store.Snapshot) (Repo
 		errs = append(errs, s.announce(what))
 	}
 	return report, errors.Join(errs...)
+}
+
+// reached counts the fragments that lead somewhere.
+func reached(fragments []*kernel.Fragment) int {
+	n := 0
+	for _, f := range fragments {
+		if slices.ContainsFunc(f.Routes, func(r kernel.Route) bool { return r.Type == kernel.Unicast }) {
+			n++
+		}
+	}
+	return n
 }
 
 // serves reports whether pods can be attached: the links and tables are there. One peer that the kernel refuses must not keep
