@@ -49,10 +49,16 @@ type Overlay interface {
 
 // Options are what a Backend works with.
 type Options struct {
-	Planner Planner
 	Speaker Speaker
 	Log     *slog.Logger
 
+	// Restarting says that the kernel still forwards by what an earlier run learned.
+	Restarting bool
+}
+
+// Setup is what may change while a Backend works.
+type Setup struct {
+	Planner Planner
 	Overlay Overlay // nil: packets are never encapsulated
 	Always  bool    // nodes on the uplink's own network are reached through the overlay too
 }
@@ -61,7 +67,7 @@ type Options struct {
 // other methods may be called at any time.
 type Backend struct {
 	opts    Options
-	planner atomic.Pointer[Planner]
+	setup   atomic.Pointer[Setup]
 	due     chan struct{} // of capacity 1: there is a plan to carry out
 	changed atomic.Pointer[func()]
 
@@ -107,15 +113,15 @@ func (b *Backend) Paths(ctx context.Context, query PathQuery, visit func(Path)) 
 }
 
 // New returns a Backend that does nothing before Run.
-func New(opts Options) *Backend {
+func New(opts Options, setup Setup) *Backend {
 	b := &Backend{opts: opts, due: make(chan struct{}, 1)}
-	b.planner.Store(&opts.Planner)
+	b.setup.Store(&setup)
 	return b
 }
 
-// SetPlanner changes the plan: the configuration was read again, say.
-func (b *Backend) SetPlanner(p Planner) {
-	b.planner.Store(&p)
+// Change replaces the setup: the configuration was read again, say.
+func (b *Backend) Change(setup Setup) {
+	b.setup.Store(&setup)
 	b.tell()
 }
 
@@ -179,11 +185,12 @@ func (b *Backend) Settled() bool { return b.opts.Speaker.Settled() }
 
 // Attributes implements node.Backend.
 func (b *Backend) Attributes(uplink kernel.Uplink) (store.Attributes, error) {
-	attrs, err := (*b.planner.Load()).Attributes(uplink, b.opts.Speaker.Sessions())
-	if err != nil || b.opts.Overlay == nil {
+	setup := b.setup.Load()
+	attrs, err := setup.Planner.Attributes(uplink, b.opts.Speaker.Sessions())
+	if err != nil || setup.Overlay == nil {
 		return attrs, err
 	}
-	tunnel, err := b.opts.Overlay.Attributes(uplink)
+	tunnel, err := setup.Overlay.Attributes(uplink)
 	if err != nil {
 		return store.Attributes{}, err
 	}
@@ -198,16 +205,16 @@ func (b *Backend) Attributes(uplink kernel.Uplink) (store.Attributes, error) {
 
 // PodMTU returns the uplink's MTU, or that of the overlay when there is one: a pod cannot know on which way its packets go.
 func (b *Backend) PodMTU(uplink kernel.Uplink) (int, error) {
-	if b.opts.Overlay != nil {
-		return b.opts.Overlay.PodMTU(uplink)
+	if overlay := b.setup.Load().Overlay; overlay != nil {
+		return overlay.PodMTU(uplink)
 	}
 	return uplink.MTU, nil
 }
 
 // Links returns the overlay's devices.
 func (b *Backend) Links(uplink kernel.Uplink, self *store.Lease) ([]kernel.Link, error) {
-	if b.opts.Overlay != nil {
-		return b.opts.Overlay.Links(uplink, self)
+	if overlay := b.setup.Load().Overlay; overlay != nil {
+		return overlay.Links(uplink, self)
 	}
 	return nil, nil
 }
@@ -232,18 +239,19 @@ func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*s
 // tunnels returns what the overlay has for the nodes that are to be reached through it, by node address: all that are not on the uplink's
 // own network, and those that speak VXLAN only.
 func (b *Backend) tunnels(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) (map[netip.Addr]*kernel.Fragment, []store.Reject, error) {
-	if b.opts.Overlay == nil {
+	setup := b.setup.Load()
+	if setup.Overlay == nil {
 		return nil, nil, nil
 	}
 	byKey := map[string]*store.Lease{}
 	var through []*store.Lease
 	for _, l := range leases {
-		if b.opts.Always || l.BackendType != BackendType || !uplink.OnLink(address(l)) {
+		if setup.Always || l.BackendType != BackendType || !uplink.OnLink(address(l)) {
 			through = append(through, l)
 			byKey[l.Key()] = l
 		}
 	}
-	fragments, rejects, err := b.opts.Overlay.Fragments(uplink, self, through)
+	fragments, rejects, err := setup.Overlay.Fragments(uplink, self, through)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -268,7 +276,7 @@ func address(l *store.Lease) netip.Addr {
 
 // planned is what the plan was last made from.
 type planned struct {
-	planner     *Planner
+	setup       *Setup
 	uplink      kernel.Uplink
 	self        *store.Lease
 	leases      []*store.Lease
@@ -283,7 +291,7 @@ func (b *Backend) replan(uplink kernel.Uplink, self *store.Lease, leases []*stor
 	services := b.services
 	b.mu.Unlock()
 	sessions := b.opts.Speaker.Sessions()
-	now := planned{planner: b.planner.Load(), uplink: uplink, self: self, leases: leases, services: services, established: map[netip.Addr]bool{}}
+	now := planned{setup: b.setup.Load(), uplink: uplink, self: self, leases: leases, services: services, established: map[netip.Addr]bool{}}
 	for _, s := range sessions {
 		if s.Established() {
 			now.established[s.Address] = s.EndOfRIB
@@ -292,10 +300,11 @@ func (b *Backend) replan(uplink kernel.Uplink, self *store.Lease, leases []*stor
 	if b.planned.same(now) {
 		return b.planned.rejects, nil
 	}
-	plan, rejects, err := (*now.planner).Plan(PlanInput{Uplink: uplink, Self: self, Leases: leases, Sessions: sessions, Services: services})
+	plan, rejects, err := now.setup.Planner.Plan(PlanInput{Uplink: uplink, Self: self, Leases: leases, Sessions: sessions, Services: services})
 	if err != nil {
 		return nil, fmt.Errorf("plan BGP sessions: %w", err)
 	}
+	plan.Restarting = b.opts.Restarting && !b.opts.Speaker.Settled()
 	now.rejects = rejects
 	b.planned = now
 	b.mu.Lock()
@@ -310,7 +319,7 @@ func (b *Backend) replan(uplink kernel.Uplink, self *store.Lease, leases []*stor
 
 // same compares leases and services by identity: both are never changed after they were made.
 func (p planned) same(o planned) bool {
-	return p.planner == o.planner && p.self == o.self && p.uplink.Equal(o.uplink) && identical(p.leases, o.leases) &&
+	return p.setup == o.setup && p.self == o.self && p.uplink.Equal(o.uplink) && identical(p.leases, o.leases) &&
 		identical(p.services, o.services) && maps.Equal(p.established, o.established)
 }
 

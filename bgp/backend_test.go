@@ -27,6 +27,7 @@ type fakeSpeaker struct {
 	fail     []error // of the next calls of Set
 	sessions []SessionState
 	learned  []*Route
+	settled  bool
 }
 
 func (s *fakeSpeaker) Run(ctx context.Context, _ func()) error { <-ctx.Done(); return nil }
@@ -45,6 +46,7 @@ func (s *fakeSpeaker) Set(_ context.Context, want Instance) error {
 
 func (s *fakeSpeaker) Sessions() []SessionState { return s.sessions }
 func (s *fakeSpeaker) Learned() []*Route        { return s.learned }
+func (s *fakeSpeaker) Settled() bool            { return s.settled }
 
 func (s *fakeSpeaker) sets() int {
 	s.mu.Lock()
@@ -95,7 +97,7 @@ func lease(subnet, public, backend string) *store.Lease {
 
 func TestPlansOnlyWhenSomethingChanged(t *testing.T) {
 	planner, speaker := &fakePlanner{}, &fakeSpeaker{}
-	b := New(Options{Planner: planner, Speaker: speaker})
+	b := New(Options{Speaker: speaker}, Setup{Planner: planner})
 	s := here()
 	leases := []*store.Lease{s.self, lease("10.5.2.0/24", "192.0.2.2", BackendType)}
 	sync := func(why string, want int) {
@@ -128,15 +130,41 @@ func TestPlansOnlyWhenSomethingChanged(t *testing.T) {
 	s.uplink.MTU = 9000
 	sync("the uplink", 6)
 	other := &fakePlanner{}
-	b.SetPlanner(other)
+	b.Change(Setup{Planner: other})
 	sync("another configuration", 6)
 	if other.plans != 1 {
 		t.Errorf("the new planner made %d plans", other.plans)
 	}
 }
 
+func TestOnlyPeersOfTheStartAreToldOfTheRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		speaker := &fakeSpeaker{}
+		b := New(Options{Speaker: speaker, Restarting: true}, Setup{Planner: &fakePlanner{}})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- b.Run(ctx, func() {}) }()
+		s := here()
+		for _, settled := range []bool{false, true} {
+			speaker.settled = settled
+			b.Change(Setup{Planner: &fakePlanner{}})
+			if _, _, err := b.Fragments(s.uplink, s.self, nil); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if got := speaker.was[len(speaker.was)-1].Restarting; got == settled {
+				t.Errorf("settled %v: restarting %v", settled, got)
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestNothingIsRenderedWithoutAPlan(t *testing.T) {
-	b := New(Options{Planner: &fakePlanner{err: errors.New("no router id")}, Speaker: &fakeSpeaker{}})
+	b := New(Options{Speaker: &fakeSpeaker{}}, Setup{Planner: &fakePlanner{err: errors.New("no router id")}})
 	s := here()
 	if fragments, _, err := b.Fragments(s.uplink, s.self, nil); err == nil || fragments != nil {
 		t.Errorf("%v, error %v", fragments, err)
@@ -148,7 +176,7 @@ func TestTheSpeakerFollowsThePlanAndIsToldAgain(t *testing.T) {
 		var log bytes.Buffer
 		refused := errors.New("peer tor: no route")
 		speaker := &fakeSpeaker{fail: []error{refused, refused}}
-		b := New(Options{Planner: &fakePlanner{}, Speaker: speaker, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		b := New(Options{Speaker: speaker, Log: slog.New(slog.NewTextHandler(&log, nil))}, Setup{Planner: &fakePlanner{}})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- b.Run(ctx, func() {}) }()
@@ -188,7 +216,7 @@ func TestOverlayIsForWhoIsNotOnTheSameNetwork(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tunnels := &fakeOverlay{}
 			speaker := &fakeSpeaker{learned: []*Route{learned("10.5.2.0/24", "192.0.2.2"), learned("10.5.3.0/24", "192.0.2.254")}}
-			b := New(Options{Planner: &fakePlanner{}, Speaker: speaker, Overlay: tunnels, Always: tt.always})
+			b := New(Options{Speaker: speaker}, Setup{Planner: &fakePlanner{}, Overlay: tunnels, Always: tt.always})
 			s := here()
 			fragments, _, err := b.Fragments(s.uplink, s.self, []*store.Lease{near, far, vxlan})
 			if err != nil {
@@ -211,7 +239,7 @@ func TestOverlayIsForWhoIsNotOnTheSameNetwork(t *testing.T) {
 		})
 	}
 	t.Run("never", func(t *testing.T) {
-		b := New(Options{Planner: &fakePlanner{}, Speaker: &fakeSpeaker{}})
+		b := New(Options{Speaker: &fakeSpeaker{}}, Setup{Planner: &fakePlanner{}})
 		s := here()
 		if mtu, _ := b.PodMTU(s.uplink); mtu != 1500 {
 			t.Errorf("MTU %d", mtu)
