@@ -44,6 +44,9 @@ type Selector struct {
 	Labels map[string]string `json:",omitempty"` // all of them, with these values
 }
 
+// IsZero reports whether every node is chosen.
+func (s Selector) IsZero() bool { return len(s.Names) == 0 && len(s.Labels) == 0 }
+
 // Matches reports whether the node with this name and these labels is chosen.
 func (s Selector) Matches(name string, labels map[string]string) bool {
 	if len(s.Names) > 0 && !slices.Contains(s.Names, name) {
