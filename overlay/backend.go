@@ -41,7 +41,7 @@ type Backend struct {
 type stack struct {
 	family
 	link      string
-	mac       kernel.MAC
+	mac       kernel.MAC // of the device; zero until the first uplink is known, unless the device is there
 	advertise netip.Addr // configured; zero for the uplink's own
 }
 
@@ -60,9 +60,8 @@ func New(opts Options) (*Backend, error) {
 			return nil, fmt.Errorf("network configuration: Backend.VNI %d: the device name %s is longer than the kernel's %d bytes",
 				opts.Config.VNI, s.link, maxName)
 		}
-		s.mac = opts.MACs[s.link]
-		if !s.mac.IsUnicast() {
-			s.mac = kernel.StableMAC("vtep", opts.NodeName, s.link)
+		if mac := opts.MACs[s.link]; mac.IsUnicast() {
+			s.mac = mac
 		}
 		b.stacks = append(b.stacks, s)
 	}
@@ -75,7 +74,8 @@ func New(opts Options) (*Backend, error) {
 // Attributes returns what the node publishes when it has this uplink. The error says what the uplink lacks.
 func (b *Backend) Attributes(uplink kernel.Uplink) (store.Attributes, error) {
 	attrs := store.Attributes{NodeName: b.opts.NodeName, BackendType: BackendType}
-	for _, s := range b.stacks {
+	for i := range b.stacks {
+		s := &b.stacks[i]
 		ends, err := b.endpoints(s, uplink)
 		if err != nil {
 			return store.Attributes{}, err
@@ -97,8 +97,8 @@ func (b *Backend) Attributes(uplink kernel.Uplink) (store.Attributes, error) {
 // devices. DirectRouting does not raise it, since it differs from peer to peer.
 func (b *Backend) PodMTU(uplink kernel.Uplink) (int, error) {
 	mtu := maxMTU
-	for _, s := range b.stacks {
-		ends, err := b.endpoints(s, uplink)
+	for i := range b.stacks {
+		ends, err := b.endpoints(&b.stacks[i], uplink)
 		if err != nil {
 			return 0, err
 		}
@@ -111,7 +111,8 @@ func (b *Backend) PodMTU(uplink kernel.Uplink) (int, error) {
 // itself sends to pods of other nodes, and it brings no route along.
 func (b *Backend) Links(uplink kernel.Uplink, self *store.Lease) ([]kernel.Link, error) {
 	var links []kernel.Link
-	for _, s := range b.stacks {
+	for i := range b.stacks {
+		s := &b.stacks[i]
 		ends, err := b.endpoints(s, uplink)
 		if err != nil {
 			return nil, err
@@ -148,7 +149,10 @@ type ends struct {
 	mtu    int        // of the VXLAN device
 }
 
-func (b *Backend) endpoints(s stack, uplink kernel.Uplink) (ends, error) {
+// endpoints also settles the address of a device that is new: from the node's name and the address under which it is first reached. So it is
+// the same after a reboot, and another one than that of a node that was given the same name by mistake: peers send what is
+// for a MAC to one node. Once settled it stays, wherever the node moves: peers know it.
+func (b *Backend) endpoints(s *stack, uplink kernel.Uplink) (ends, error) {
 	e := ends{local: uplink.Addr(s.ipv6), public: s.advertise}
 	if !e.local.IsValid() {
 		return ends{}, fmt.Errorf("uplink %s has no %s address, but the network has %s enabled", uplink.Name, s.name, s.name)
@@ -170,6 +174,9 @@ func (b *Backend) endpoints(s stack, uplink kernel.Uplink) (ends, error) {
 	if e.mtu < s.leastMTU {
 		return ends{}, fmt.Errorf("MTU %d on uplink %s leaves %d bytes inside the VXLAN; %s needs %d",
 			outer, uplink.Name, e.mtu, s.name, s.leastMTU)
+	}
+	if s.mac == (kernel.MAC{}) {
+		s.mac = kernel.StableMAC("vtep", b.opts.NodeName, s.link, e.public.String())
 	}
 	return e, nil
 }

@@ -80,32 +80,80 @@ func TestAttributesAreFlannels(t *testing.T) {
 	}
 }
 
-func TestMACIsStableAndDiffersByNodeAndFamily(t *testing.T) {
-	macOf := func(node, config, link string) kernel.MAC {
-		b := backend(t, config, func(o *Options) { o.NodeName = node })
-		links, err := b.Links(eth0(), self())
-		if err != nil {
-			t.Fatal(err)
+func macs(t *testing.T, b *Backend, uplink kernel.Uplink) map[string]kernel.MAC {
+	t.Helper()
+	links, err := b.Links(uplink, self())
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := map[string]kernel.MAC{}
+	for _, l := range links {
+		if !l.MAC.IsUnicast() {
+			t.Errorf("%s has %s, which is no unicast address", l.Name, l.MAC)
 		}
-		for _, l := range links {
-			if l.Name == link {
-				return l.MAC
+		byName[l.Name] = l.MAC
+	}
+	return byName
+}
+
+func TestMACIsStableAndDiffersByNodeAndFamily(t *testing.T) {
+	of := func(node, config string, change func(*Options, *kernel.Uplink)) map[string]kernel.MAC {
+		uplink := eth0()
+		return macs(t, backend(t, config, func(o *Options) {
+			o.NodeName = node
+			if change != nil {
+				change(o, &uplink)
+			}
+		}), uplink)
+	}
+	first := of("a", dual, nil)
+	if first["flannel.1"] == first["flannel-v6.1"] {
+		t.Errorf("both families have %s", first["flannel.1"])
+	}
+	same := map[string]map[string]kernel.MAC{
+		"after a reboot":  of("a", dual, nil),
+		"with one family": of("a", ipv4Only, nil),
+		"with one address more": of("a", dual, func(_ *Options, u *kernel.Uplink) {
+			u.Addresses = append(u.Addresses, prefixes("192.0.2.77/24", "2001:db8::77/64")...)
+		}),
+		"with its address given": of("a", dual, func(o *Options, _ *kernel.Uplink) { o.PublicIP = netip.MustParseAddr("192.0.2.1") }),
+	}
+	for when, other := range same {
+		if other["flannel.1"] != first["flannel.1"] || other["flannel-v6.1"] != first["flannel-v6.1"] && len(other) == 2 {
+			t.Errorf("%s the node has %v, before %v", when, other, first)
+		}
+	}
+	differ := map[string]map[string]kernel.MAC{
+		"another node":              of("b", dual, nil),
+		"a node with the same name": of("a", dual, func(_ *Options, u *kernel.Uplink) { u.Addresses = prefixes("192.0.2.2/24", "2001:db8::2/64") }),
+		"a node with the same name behind NAT": of("a", dual, func(o *Options, _ *kernel.Uplink) {
+			o.PublicIP, o.PublicIPv6 = netip.MustParseAddr("198.51.100.2"), netip.MustParseAddr("2001:db8:100::2")
+		}),
+	}
+	for what, other := range differ {
+		for link := range first {
+			if other[link] == first[link] {
+				t.Errorf("%s has the same %s on %s", what, first[link], link)
 			}
 		}
-		t.Fatalf("no link %s", link)
-		return kernel.MAC{}
 	}
-	first := macOf("a", dual, "flannel.1")
-	if again := macOf("a", ipv4Only, "flannel.1"); again != first {
-		t.Errorf("the same node has %s and %s", first, again)
+}
+
+// What peers know a node by does not change while it runs, wherever it moves.
+func TestMACStaysWhenTheAddressChanges(t *testing.T) {
+	b := backend(t, dual, nil)
+	without := kernel.Uplink{Name: "eth0", MTU: 1500, Addresses: prefixes("192.0.2.9/24")}
+	if _, err := b.Attributes(without); err == nil {
+		t.Error("an uplink without IPv6 was accepted")
 	}
-	if !first.IsUnicast() {
-		t.Errorf("%s is no unicast address", first)
+	before := macs(t, b, eth0())
+	moved := kernel.Uplink{Name: "eth1", MTU: 1500, Addresses: prefixes("192.0.2.200/24", "2001:db8::200/64")}
+	if diff := cmp.Diff(before, macs(t, b, moved)); diff != "" {
+		t.Error(diff)
 	}
-	for name, other := range map[string]kernel.MAC{"node b": macOf("b", dual, "flannel.1"), "IPv6": macOf("a", dual, "flannel-v6.1")} {
-		if other == first {
-			t.Errorf("%s has the same MAC %s", name, first)
-		}
+	attrs, err := b.Attributes(moved)
+	if err != nil || !strings.Contains(string(attrs.BackendData), before["flannel.1"].String()) {
+		t.Errorf("published: %s, %v; want %s", attrs.BackendData, err, before["flannel.1"])
 	}
 }
 

@@ -11,6 +11,11 @@
 // or learned from the wire: all three entries come from the lease. With DirectRouting, a peer on the uplink's own network needs one route
 // to its node address instead and no encapsulation.
 //
+// Two leases with one VtepMAC (a cloned device, a value written by hand) cannot both be served, since an FDB sends the frames for one address to
+// one node. That with the smaller subnet is, on all nodes alike, and kernel/reconcile reports the other by name. The older lease would be
+// the fairer choice, but a lease does not know its age, and the datastores do not count it alike. Such a pair takes a mistake: a
+// device that is new gets an address from the node's name and its public address together.
+//
 // IPv6 has a device of its own, flannel-v6.<VNI>; both families are rows of one table (family.go) and share every line
 // of code. Names, lease data and configuration keys are flannel's, so that flannel nodes and Twill nodes share a cluster.
 package overlay

@@ -50,8 +50,8 @@ type entry struct {
 // bad data never affects another peer.
 func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) ([]*kernel.Fragment, []store.Reject, error) {
 	o := own{self: self, uplink: uplink}
-	for _, s := range b.stacks {
-		e, err := b.endpoints(s, uplink)
+	for i := range b.stacks {
+		e, err := b.endpoints(&b.stacks[i], uplink)
 		if err != nil {
 			return nil, nil, err
 		}
