@@ -14,11 +14,9 @@ const levelTrace = slog.LevelDebug - 4
 
 // diagnosis is what a record of the library's log says about a neighbour, taken from its attributes.
 type diagnosis struct {
-	text     string
-	sent     bool // a NOTIFICATION was sent to the neighbour, or was tried to be
-	code     uint8
-	subcode  uint8
-	received bool
+	text          string
+	notification  bool // a NOTIFICATION was sent or received
+	code, subcode uint8
 }
 
 // tap is the handler of the library's log. It passes records on, two levels lower since the package tells ups and downs itself, and it picks up
@@ -40,7 +38,6 @@ func (t *tap) Handle(ctx context.Context, r slog.Record) error {
 	peer := t.peer
 	var d diagnosis
 	var failure string
-	coded := false
 	r.Attrs(func(a slog.Attr) bool {
 		switch a.Key {
 		case "Key":
@@ -50,21 +47,19 @@ func (t *tap) Handle(ctx context.Context, r slog.Record) error {
 		case "Error":
 			failure = a.Value.String()
 		case "Code":
-			d.code, coded = uint8(a.Value.Int64()), a.Value.Kind() == slog.KindInt64
+			if a.Value.Kind() == slog.KindInt64 {
+				d.code, d.notification = uint8(a.Value.Int64()), true
+			}
 		case "Subcode":
-			d.subcode = uint8(a.Value.Int64())
+			if a.Value.Kind() == slog.KindInt64 {
+				d.subcode = uint8(a.Value.Int64())
+			}
 		}
 		return true
 	})
 	switch {
-	case coded:
-		d.received = r.Message == "received notification"
-		d.sent = !d.received
-		way := "sent"
-		if d.received {
-			way = "received"
-		}
-		d.text = fmt.Sprintf("%s NOTIFICATION: %s", way, packet.NewNotificationErrorCode(d.code, d.subcode))
+	case d.notification:
+		d.text = fmt.Sprintf("%s: %s", r.Message, packet.NewNotificationErrorCode(d.code, d.subcode))
 	case failure != "":
 		d.text = r.Message + ": " + failure
 	}

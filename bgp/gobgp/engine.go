@@ -1,0 +1,227 @@
+package gobgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+	"github.com/osrg/gobgp/v4/pkg/server"
+
+	"github.com/twill-cni/twill/bgp"
+)
+
+// chunk is how many prefixes are looked up, or announced, in one step; the library answers nobody else meanwhile.
+const chunk = 1024
+
+// engine is one life of the library's server: one AS, router ID and listener. Speaker.apply guards it.
+type engine struct {
+	log      *slog.Logger
+	server   *server.BgpServer
+	families []packet.Family
+	cancel   context.CancelFunc // of the watchers
+
+	want      bgp.Instance // as far as it could be applied
+	peers     map[netip.Addr]bgp.Peer
+	ranges    map[netip.Prefix]bgp.Range
+	announced map[netip.Prefix]bgp.Announcement
+	held      map[netip.Addr]time.Time // peers that are left alone until then
+	policies  *api.SetPoliciesRequest
+	sessions  *sessions
+}
+
+// startEngine starts a server without peers.
+func startEngine(ctx context.Context, s *Speaker, want bgp.Instance) (*engine, error) {
+	e := &engine{
+		log:       s.log,
+		want:      bgp.Instance{AS: want.AS, RouterID: want.RouterID, Port: want.Port, Listen: slices.Clone(want.Listen), IPv4: want.IPv4, IPv6: want.IPv6},
+		peers:     make(map[netip.Addr]bgp.Peer),
+		ranges:    make(map[netip.Prefix]bgp.Range),
+		announced: make(map[netip.Prefix]bgp.Announcement),
+		held:      make(map[netip.Addr]time.Time),
+		sessions:  s.sessions,
+	}
+	if want.IPv4 {
+		e.families = append(e.families, packet.RF_IPv4_UC)
+	}
+	if want.IPv6 {
+		e.families = append(e.families, packet.RF_IPv6_UC)
+	}
+	level := new(slog.LevelVar)
+	level.Set(levelTrace)
+	e.server = server.NewBgpServer(server.LoggerOption(slog.New(newTap(s.log, s.sessions.diagnose)), level))
+	go e.server.Serve()
+	if err := e.start(ctx, s); err != nil {
+		return nil, errors.Join(fmt.Errorf("start BGP speaker: %w", err), e.stop(false))
+	}
+	return e, nil
+}
+
+func (e *engine) start(ctx context.Context, s *Speaker) error {
+	port := int32(e.want.Port)
+	if port == 0 {
+		port = -1
+	}
+	listen := make([]string, 0, len(e.want.Listen))
+	for _, a := range e.want.Listen {
+		listen = append(listen, a.String())
+	}
+	err := e.server.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
+		Asn: e.want.AS, RouterId: e.want.RouterID.String(), ListenPort: port, ListenAddresses: listen, UseMultiplePaths: true,
+	}})
+	if err != nil {
+		return err
+	}
+	if err := e.assignPolicies(ctx); err != nil {
+		return err
+	}
+	watch, cancel := context.WithCancel(context.Background())
+	e.cancel = cancel
+	return e.server.WatchEvent(watch, server.WatchEventMessageCallbacks{
+		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
+			for _, p := range paths {
+				if prefix, ok := prefixOf(p.Nlri); ok {
+					s.marks.add(prefix)
+				}
+				s.sessions.heard(p.PeerAddress)
+			}
+		},
+		OnPathEor: func(p *apiutil.Path, _ time.Time) { s.sessions.endOfRIB(p.PeerAddress, p.Family) },
+		OnPeerUpdate: func(ev *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
+			if ev.Type == apiutil.PEER_EVENT_STATE {
+				s.sessions.event(&ev.Peer, at)
+			}
+		},
+	}, server.WatchBestPath(false), server.WatchEor(false), server.WatchPeer())
+}
+
+// stop ends the server. If graceful, sessions with graceful restart end without a word, so that their peers keep the routes.
+//
+// The library's shutdown can wait for itself when BFD is lost at that very moment, hence the limit.
+func (e *engine) stop(graceful bool) error {
+	if e.cancel != nil {
+		e.cancel()
+	}
+	done := make(chan error, 1)
+	go func() {
+		err := e.server.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: graceful})
+		e.server.Stop() // the BFD part
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("stop BGP speaker: %w", err)
+		}
+		return nil
+	case <-time.After(stopTime):
+		return fmt.Errorf("stop BGP speaker: not done after %v", stopTime)
+	}
+}
+
+// set makes the difference between want and what was set before.
+func (e *engine) set(ctx context.Context, want bgp.Instance) error {
+	errs := []error{e.setPolicies(ctx, want), e.setPeers(ctx, want), e.setRanges(ctx, want), e.setAnnouncements(want.Announcements)}
+	e.want = want
+	e.sessions.begin()
+	return errors.Join(errs...)
+}
+
+// lookup reads the routes of prefixes, which are sorted, from the library's table.
+func (e *engine) lookup(prefixes []netip.Prefix) ([]finding, error) {
+	findings := make([]finding, 0, len(prefixes))
+	split, _ := slices.BinarySearchFunc(prefixes, true, func(p netip.Prefix, _ bool) int {
+		if p.Addr().Is4() {
+			return -1
+		}
+		return 1
+	})
+	for i, part := range [][]netip.Prefix{prefixes[:split], prefixes[split:]} {
+		family := packet.RF_IPv4_UC
+		if i == 1 {
+			family = packet.RF_IPv6_UC
+		}
+		for c := range slices.Chunk(part, chunk) {
+			routes, err := e.lookupChunk(family, c)
+			if err != nil {
+				return nil, err
+			}
+			for _, p := range c {
+				findings = append(findings, finding{prefix: p, route: routes[p]})
+			}
+		}
+	}
+	return findings, nil
+}
+
+func (e *engine) lookupChunk(family packet.Family, prefixes []netip.Prefix) (map[netip.Prefix]*bgp.Route, error) {
+	keys := make([]apiutil.LookupPrefix, len(prefixes))
+	pointers := make([]*apiutil.LookupPrefix, len(prefixes))
+	for i, p := range prefixes {
+		keys[i].Prefix = p.String()
+		pointers[i] = &keys[i]
+	}
+	routes := make(map[netip.Prefix]*bgp.Route, len(prefixes))
+	err := e.server.ListPath(apiutil.ListPathRequest{
+		TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: family, Prefixes: pointers,
+	}, func(nlri packet.NLRI, paths []*apiutil.Path) {
+		if prefix, ok := prefixOf(nlri); ok {
+			if r := routeOf(prefix, paths); r != nil {
+				routes[prefix] = r
+			}
+		}
+	})
+	return routes, err
+}
+
+// routeOf makes a route of the best among paths, whose first is the best of all; nil if there is none.
+func routeOf(prefix netip.Prefix, paths []*apiutil.Path) *bgp.Route {
+	if len(paths) == 0 {
+		return nil
+	}
+	r := &bgp.Route{Prefix: prefix}
+	if local(paths[0]) {
+		r.Local = true
+		return r
+	}
+	for _, p := range paths {
+		if nh := nextHopOf(p.Attrs); p.Best && nh.IsValid() {
+			r.NextHops = append(r.NextHops, nh)
+		}
+	}
+	if len(r.NextHops) == 0 {
+		return nil
+	}
+	slices.SortFunc(r.NextHops, netip.Addr.Compare)
+	r.NextHops = slices.Compact(r.NextHops)
+	return r
+}
+
+// local reports whether the path is an announcement of this node's own.
+func local(p *apiutil.Path) bool { return !p.PeerAddress.IsValid() }
+
+func prefixOf(nlri packet.NLRI) (netip.Prefix, bool) {
+	p, ok := nlri.(*packet.IPAddrPrefix)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	return p.Prefix, true
+}
+
+func nextHopOf(attrs []packet.PathAttributeInterface) netip.Addr {
+	for _, a := range attrs {
+		switch a := a.(type) {
+		case *packet.PathAttributeNextHop:
+			return a.Value
+		case *packet.PathAttributeMpReachNLRI:
+			return a.Nexthop
+		}
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,113 @@
+package gobgp
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/osrg/gobgp/v4/api"
+
+	"github.com/twill-cni/twill/bgp"
+)
+
+var stateNames = map[api.PeerState_SessionState]string{
+	api.PeerState_SESSION_STATE_IDLE:        "Idle",
+	api.PeerState_SESSION_STATE_CONNECT:     "Connect",
+	api.PeerState_SESSION_STATE_ACTIVE:      "Active",
+	api.PeerState_SESSION_STATE_OPENSENT:    "OpenSent",
+	api.PeerState_SESSION_STATE_OPENCONFIRM: "OpenConfirm",
+	api.PeerState_SESSION_STATE_ESTABLISHED: "Established",
+}
+
+var bfdNames = map[api.BfdSessionState]string{
+	api.BfdSessionState_BFD_SESSION_STATE_UP:         "Up",
+	api.BfdSessionState_BFD_SESSION_STATE_DOWN:       "Down",
+	api.BfdSessionState_BFD_SESSION_STATE_INIT:       "Init",
+	api.BfdSessionState_BFD_SESSION_STATE_ADMIN_DOWN: "AdminDown",
+}
+
+// Sessions implements bgp.Speaker.
+func (s *Speaker) Sessions() []bgp.SessionState {
+	s.apply.Lock()
+	defer s.apply.Unlock()
+	if s.engine == nil {
+		return nil
+	}
+	states := make(map[netip.Addr]bgp.SessionState)
+	for _, p := range s.engine.want.Peers {
+		st := bgp.SessionState{Name: p.Name, Address: p.Address, AS: p.AS, State: "Idle"}
+		if p.BFD != nil {
+			st.BFD = "Down"
+		}
+		states[p.Address] = st
+	}
+	// It fails only while the server stops, and then there are no sessions.
+	_ = s.engine.server.ListPeer(context.Background(), &api.ListPeerRequest{EnableAdvertised: true}, func(p *api.Peer) {
+		addr, err := netip.ParseAddr(p.State.NeighborAddress)
+		if err != nil {
+			return
+		}
+		st, static := states[addr]
+		if !static {
+			st = bgp.SessionState{Address: addr, Dynamic: true}
+		}
+		fillState(&st, p)
+		states[addr] = st
+	})
+	out := make([]bgp.SessionState, 0, len(states))
+	for addr, st := range states {
+		s.sessions.fill(addr, &st)
+		out = append(out, st)
+	}
+	slices.SortFunc(out, func(a, b bgp.SessionState) int { return a.Address.Compare(b.Address) })
+	return out
+}
+
+func fillState(st *bgp.SessionState, p *api.Peer) {
+	st.State = stateNames[p.State.SessionState]
+	if p.State.PeerAsn != 0 {
+		st.AS = p.State.PeerAsn
+	}
+	if id, err := netip.ParseAddr(p.State.RouterId); err == nil && !id.IsUnspecified() {
+		st.RouterID = id
+	}
+	if st.Dynamic {
+		st.Name = p.Conf.PeerGroup
+	}
+	st.UpdatesIn = p.State.Messages.Received.Update
+	st.UpdatesOut = p.State.Messages.Sent.Update
+	for _, f := range p.AfiSafis {
+		if f.State == nil {
+			continue
+		}
+		st.Received += int(f.State.Received)
+		st.Accepted += int(f.State.Accepted)
+		st.Announced += int(f.State.Advertised)
+	}
+	if p.Bfd != nil && p.Bfd.Enabled {
+		st.BFD = bfdNames[p.State.BfdState.SessionState]
+		if st.BFD == "" {
+			st.BFD = "Down"
+		}
+	}
+}
+
+// fill adds what the library forgets.
+func (s *sessions) fill(addr netip.Addr, st *bgp.SessionState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.peers[addr]
+	if p == nil {
+		return
+	}
+	if st.Dynamic && p.name != "" {
+		st.Name = p.name
+	}
+	st.Since, st.Flaps, st.Restarted = p.since, p.flaps, p.restarting
+	st.EndOfRIB = p.up && p.awaited != nil && len(p.awaited) == 0
+	st.LastError = p.endReason
+	if !p.up && p.attempt != "" {
+		st.LastError = strings.TrimSpace(p.attempt)
+	}
+}
