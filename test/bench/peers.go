@@ -209,7 +209,7 @@ func (b bench) join(ctx context.Context, c *cluster, n, joiners int) (wall, cpu 
 	if err := o.wait(n+1, limit); err != nil {
 		return 0, 0, d.failed(err)
 	}
-	before, err := processUsage(d.cmd.Process.Pid)
+	before, err := d.rested()
 	if err != nil {
 		return 0, 0, d.failed(err)
 	}
@@ -221,8 +221,25 @@ func (b bench) join(ctx context.Context, c *cluster, n, joiners int) (wall, cpu 
 		return 0, 0, d.failed(err)
 	}
 	wall = time.Since(start)
-	after, err := processUsage(d.cmd.Process.Pid)
-	return wall, after.cpu - before.cpu, errors.Join(err, d.stop())
+	after, err := d.rested()
+	return wall, after - before, errors.Join(err, d.stop())
+}
+
+// rested returns the processor time that the daemon has used once it uses no more: what follows the last notification, such as the
+// garbage's collection, belongs to the work before.
+func (d *daemon) rested() (time.Duration, error) {
+	last, err := processorTime(d.cmd.Process.Pid)
+	for end := time.Now().Add(limit); err == nil; {
+		time.Sleep(200 * time.Millisecond)
+		var now time.Duration
+		if now, err = processorTime(d.cmd.Process.Pid); err == nil && now-last < 200*time.Microsecond {
+			return now, nil
+		}
+		if last = now; time.Now().After(end) {
+			return 0, fmt.Errorf("it did not come to rest in %s", limit)
+		}
+	}
+	return 0, err
 }
 
 func mib(bytes int64) string { return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20)) }
