@@ -48,6 +48,12 @@ var rules = []rule{
 		deny:   []string{"go.etcd.io/etcd/client", "go.etcd.io/etcd/api"},
 	},
 	{
+		name:   "only bgp/gobgp knows the BGP library",
+		in:     []string{""},
+		except: []string{"bgp/gobgp"},
+		deny:   []string{"github.com/osrg/gobgp"},
+	},
+	{
 		name:   "only the lab and tests run an etcd server",
 		in:     []string{""},
 		except: []string{"ctl", "test"},
@@ -55,7 +61,7 @@ var rules = []rule{
 	},
 	{
 		name: "what decides is pure: no kernel, no network, no processes",
-		in: []string{"kernel", "kernel/reconcile", "kernel/kerneltest", "store", "overlay", "daemon/masquerade", "daemon/attachments",
+		in: []string{"kernel", "kernel/reconcile", "kernel/kerneltest", "store", "overlay", "bgp", "bgp/config", "bgp/topology", "daemon/masquerade", "daemon/attachments",
 			"plugins/attach", "plugins/netconf", "plugins/hostport", "ipam"},
 		deny: []string{"github.com/vishvananda", "github.com/google/nftables", "golang.org/x/sys", "os/exec", "syscall", "net/http",
 			module + "/kernel/linux", module + "/kernel/podnet", module + "/kernel/nft", module + "/kernel/conntrack"},
@@ -64,7 +70,7 @@ var rules = []rule{
 		// plugins/delegate runs the IPAM plugin that the configuration names, which is never the case with twill-ipam.
 		name:   "no program is run at run time",
 		in:     []string{""},
-		except: []string{"plugins/delegate", "ctl/lab", "ctl/twillctl", "test"},
+		except: []string{"plugins/delegate", "ctl/lab", "ctl/twillctl", "bgp/gobgp/peertest", "test"},
 		deny:   []string{"os/exec"},
 	},
 	{
@@ -83,7 +89,7 @@ var rules = []rule{
 	{
 		name:       "the product does not depend on tests",
 		in:         []string{"kernel/linux", "store/etcd", "daemon/twilld", "plugins/twill", "ipam/twill-ipam", "ctl/twillctl"},
-		deny:       []string{"testing", module + "/test", module + "/kernel/kerneltest", module + "/store/storetest"},
+		deny:       []string{"testing", module + "/test", module + "/kernel/kerneltest", module + "/store/storetest", module + "/bgp/gobgp/peertest"},
 		transitive: true,
 	},
 }
