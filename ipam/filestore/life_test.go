@@ -3,6 +3,8 @@ package filestore
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +41,30 @@ func TestRetain(t *testing.T) {
 		t.Error("a foreign file was removed")
 	}
 	verify(t, a)
+}
+
+func TestFree(t *testing.T) {
+	a := open4test(t, config(t, t.TempDir(), small))
+	ask := []netip.Addr{netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("192.0.2.1"),
+		netip.MustParseAddr("fd00::1"), {}}
+	want := func(list ...string) {
+		t.Helper()
+		got, err := a.Free(ask)
+		if fmt.Sprint(got) != fmt.Sprint(list) || err != nil {
+			t.Errorf("have %v, error %v; want %v", got, err, list)
+		}
+	}
+	want("10.0.0.3", "10.0.0.2") // without a store
+	add(t, a, 0)
+	want("10.0.0.3")
+	add(t, a, 1)
+	want()
+	if _, err := a.Release(t.Context(), own(0)); err != nil {
+		t.Fatal(err)
+	}
+	want("10.0.0.2")
+	a.bootID = "another"
+	want("10.0.0.3", "10.0.0.2") // leases of an earlier boot do not count
 }
 
 func TestRetainGoesOnPastErrors(t *testing.T) {

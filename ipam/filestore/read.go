@@ -160,6 +160,40 @@ func (a *Allocator) Leases() ([]ipam.Lease, error) {
 	return leases, errors.Join(errs...)
 }
 
+// Free returns those of the addresses that are in the network's ranges, gateways aside, and that no lease holds. It does not wait
+// for the lock: an address that is leased or released meanwhile may or may not be among them.
+func (a *Allocator) Free(ips []netip.Addr) ([]netip.Addr, error) {
+	current, err := a.current()
+	if err != nil {
+		return nil, err
+	}
+	var free []netip.Addr
+	for _, ip := range ips {
+		if !a.gives(ip) {
+			continue
+		}
+		if current {
+			_, err := identify(a.claimPath(ip))
+			if err == nil {
+				continue
+			}
+			if !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+		}
+		free = append(free, ip)
+	}
+	return free, nil
+}
+
+// gives reports whether the address may ever be leased.
+func (a *Allocator) gives(ip netip.Addr) bool {
+	return slices.ContainsFunc(a.cfg.Sets, func(set ipam.RangeSet) bool {
+		rng, ok := set.Find(ip)
+		return ok && rng.Gateway != ip
+	})
+}
+
 // Status returns nil when an Allocate could be served now: the data directory can be written and every range set has a free address. The
 // error wraps ipam.ErrExhausted in the latter case. It answers within 100 ms: it reads a few bytes for each range, and waits for the lock only
 // to make sure of an exhaustion, and only shortly.

@@ -101,6 +101,8 @@ type Records interface {
 	Freeze() (release func(), err error)
 	// List returns all records, and the errors of those that cannot be read.
 	List() ([]Record, error)
+	// OfNode returns the records of this network and of all others of the node, without those that cannot be read.
+	OfNode() ([]Record, error)
 }
 
 // Entry is the record of an ADD that runs.
@@ -117,6 +119,10 @@ type IPAM interface {
 	Check(ctx context.Context, owner kernel.PodOwner, addresses []netip.Prefix) error
 	Status(ctx context.Context) error
 	Retain(ctx context.Context, valid []kernel.PodOwner) error
+	// Leased returns the addresses of the owner's lease; none when there is no lease, or when the plugin cannot be asked.
+	Leased(ctx context.Context, owner kernel.PodOwner) ([]netip.Addr, error)
+	// Free returns those of the addresses that are the network's to give and that no lease holds; none when the plugin cannot be asked.
+	Free(ctx context.Context, addresses []netip.Addr) ([]netip.Addr, error)
 }
 
 // Lease is what IPAM gives.
@@ -134,4 +140,6 @@ type HostPorts interface {
 	Remove(ctx context.Context, p hostport.Pod) error
 	// Check returns an error that names a mapping which does not lead to the pod.
 	Check(ctx context.Context, p hostport.Pod) error
+	// Targets returns what the node's host ports lead to, whoever made them: one Pod for each address.
+	Targets() ([]hostport.Pod, error)
 }

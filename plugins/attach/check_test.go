@@ -88,6 +88,7 @@ func TestCheck(t *testing.T) {
 func TestGC(t *testing.T) {
 	a, b := plain("a", "/ns/a").Owner, plain("b", "/ns/b").Owner
 	other := kernel.PodOwner{ContainerID: "o", IfName: "eth0"}
+	free := address(4, 77).Prefix.Addr()
 	tests := []struct {
 		name  string
 		valid []kernel.PodOwner
@@ -98,9 +99,13 @@ func TestGC(t *testing.T) {
 		{"all valid", []kernel.PodOwner{a, b}, func(*node) {}, nil},
 		{"one valid", []kernel.PodOwner{b}, func(*node) {}, []string{"interface /ns/a eth0", "lease a/eth0", "link " + hostLink("net", a, 0),
 			"port 80", "record a/eth0", "shaper " + shaper("net", a)}},
-		{"records lost", []kernel.PodOwner{b}, func(n *node) { clear(n.records); clear(n.ports) }, []string{"interface /ns/a eth0", "lease a/eth0",
-			"link " + hostLink("net", a, 0), "shaper " + shaper("net", a)}},
+		{"records lost", []kernel.PodOwner{b}, func(n *node) { clear(n.records) }, []string{"interface /ns/a eth0", "lease a/eth0",
+			"link " + hostLink("net", a, 0), "port 80", "shaper " + shaper("net", a)}},
 		{"only a lease is left", []kernel.PodOwner{a, b}, func(n *node) { n.leases[other] = Lease{} }, []string{"lease o/eth0"}},
+		{"only host ports are left", []kernel.PodOwner{a, b}, func(n *node) { n.ports[81], n.ports[82] = free, free }, []string{"port 81", "port 82"}},
+		{"host ports and a valid attachment of which nothing is known", []kernel.PodOwner{a, b, other}, func(n *node) { n.ports[81] = free }, nil},
+		{"host ports and a valid attachment without a lease", []kernel.PodOwner{a, b}, func(n *node) { n.ports[81] = free; clear(n.leases) },
+			[]string{"port 81"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -113,6 +118,10 @@ func TestGC(t *testing.T) {
 			// Another network's link, which this network's GC knows nothing of.
 			foreign := hostLink("other", other, 0)
 			n.pairs[foreign] = pair{PodPair: kernel.PodPair{HostLink: foreign, Owner: other}}
+			// Host ports that are not the network's to remove.
+			n.ports[1000] = netip.MustParseAddr("192.0.2.7")
+			n.ports[1001] = address(4, 78).Prefix.Addr()
+			n.elsewhere = []Record{{Network: "other", ContainerID: "o", IfName: "eth0", Addresses: []netip.Prefix{address(4, 78).Prefix}}}
 			test.spoil(n)
 			before := n.left()
 			cfg := plain("", "").Config

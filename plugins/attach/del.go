@@ -3,9 +3,12 @@ package attach
 import (
 	"context"
 	"errors"
+	"net/netip"
+	"slices"
 
 	"github.com/twill-cni/twill/failpoint"
 	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/plugins/hostport"
 )
 
 // Del removes the attachment and everything that belongs to it. It needs neither network namespace nor prevResult, and is no
@@ -43,7 +46,9 @@ func (p *Plugin) unlink(ctx context.Context, network string, owner kernel.PodOwn
 		r, found = Record{Network: network, Shaper: shaper(network, owner)}, false
 	}
 	var errs []error
-	if len(r.PortMappings) > 0 && len(r.Addresses) > 0 { // none were made before the addresses were recorded
+	if !found {
+		errs = append(errs, p.unmapLeased(ctx, owner))
+	} else if len(r.PortMappings) > 0 && len(r.Addresses) > 0 { // none were made before the addresses were recorded
 		errs = append(errs, p.HostPorts.Remove(ctx, r.mappings()))
 	}
 	failpoint.Hit("del-hostports")
@@ -59,6 +64,28 @@ func (p *Plugin) unlink(ctx context.Context, network string, owner kernel.PodOwn
 		errs = append(errs, p.removePairByName(network, owner))
 	}
 	failpoint.Hit("del-pair")
+	return errors.Join(errs...)
+}
+
+// unmapLeased removes the host ports that no record tells of: all that lead to the addresses of the owner's lease. An address that
+// is not leased any more may be another pod's, so nothing but the lease counts.
+func (p *Plugin) unmapLeased(ctx context.Context, owner kernel.PodOwner) error {
+	leased, err := p.IPAM.Leased(ctx, owner)
+	if err != nil || len(leased) == 0 {
+		return err
+	}
+	targets, err := p.HostPorts.Targets()
+	return errors.Join(err, p.unmap(ctx, targets, leased))
+}
+
+// unmap removes the host ports that lead to any of the addresses.
+func (p *Plugin) unmap(ctx context.Context, targets []hostport.Pod, addresses []netip.Addr) error {
+	var errs []error
+	for _, pod := range targets {
+		if slices.Contains(addresses, pod.Addresses[0].Addr()) {
+			errs = append(errs, p.HostPorts.Remove(ctx, pod))
+		}
+	}
 	return errors.Join(errs...)
 }
 

@@ -24,7 +24,7 @@
 // undone is checked to be the attachment's own: the record tells what was intended, not what was done.
 //
 // A DEL goes the same way back. It needs neither network namespace nor prevResult; without a record it goes by the names of
-// the links, which are derived from the attachment. The lease is released last, after everything that uses its addresses is gone, and
+// the links, which are derived from the attachment, and removes the host ports that lead to the addresses of the lease. The lease is released last, after everything that uses its addresses is gone, and
 // is kept when something could not be removed.
 //
 // # Several at a time

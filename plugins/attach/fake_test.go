@@ -40,6 +40,8 @@ type node struct {
 	ports    map[uint16]netip.Addr
 	bridge   *kernel.PodBridge
 	broken   []kernel.PodOwner // records that cannot be read
+
+	elsewhere []Record // of other networks
 }
 
 type pair struct {
@@ -276,6 +278,10 @@ func (n records) List() ([]Record, error) {
 	return slices.Collect(maps.Values(n.records)), nil
 }
 
+func (n records) OfNode() ([]Record, error) {
+	return append(slices.Clone(n.elsewhere), slices.Collect(maps.Values(n.records))...), nil
+}
+
 type entry struct {
 	records
 	owner kernel.PodOwner
@@ -332,6 +338,30 @@ func (n addresses) Check(_ context.Context, owner kernel.PodOwner, want []netip.
 	return nil
 }
 
+func (n addresses) Leased(_ context.Context, owner kernel.PodOwner) (leased []netip.Addr, _ error) {
+	for _, a := range n.leases[owner].Addresses {
+		leased = append(leased, a.Prefix.Addr())
+	}
+	return leased, nil
+}
+
+// Free knows the network's addresses by the prefixes that address gives.
+func (n addresses) Free(ctx context.Context, all []netip.Addr) (free []netip.Addr, _ error) {
+	taken := map[netip.Addr]bool{}
+	for owner := range n.leases {
+		leased, _ := n.Leased(ctx, owner)
+		for _, a := range leased {
+			taken[a] = true
+		}
+	}
+	for _, a := range all {
+		if !taken[a] && (address(4, 0).Prefix.Contains(a) || address(6, 0).Prefix.Contains(a)) {
+			free = append(free, a)
+		}
+	}
+	return free, nil
+}
+
 func (n addresses) Status(context.Context) error {
 	return n.does("ipam status", func() error { return nil })
 }
@@ -368,6 +398,16 @@ func (n hostPorts) Remove(_ context.Context, p hostport.Pod) error {
 		}
 		return nil
 	})
+}
+
+func (n hostPorts) Targets() ([]hostport.Pod, error) {
+	pods := map[netip.Addr]hostport.Pod{}
+	for port, to := range n.ports {
+		p := hostport.Pod{Addresses: []netip.Prefix{netip.PrefixFrom(to, to.BitLen())}}
+		p.Mappings = append(pods[to].Mappings, netconf.PortMapping{Protocol: netconf.TCP, HostPort: port})
+		pods[to] = p
+	}
+	return slices.Collect(maps.Values(pods)), nil
 }
 
 func (n hostPorts) Check(_ context.Context, p hostport.Pod) error {

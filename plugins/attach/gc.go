@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/plugins/netconf"
 )
 
-// GC removes everything of the network that belongs to no valid attachment: what records tell of, and links, shapers and leases
+// GC removes everything of the network that belongs to no valid attachment: what records tell of, and links, shapers, leases and host ports
 // that no record tells of. It goes on past errors and returns all of them. Without a list of valid attachments it does
 // nothing, which is different from an empty list. ADDs wait while it runs.
 func (p *Plugin) GC(ctx context.Context, cfg *netconf.Config) error {
@@ -35,8 +36,45 @@ func (p *Plugin) GC(ctx context.Context, cfg *netconf.Config) error {
 			keep[owner] = true // its addresses may be in use
 		}
 	}
-	errs = append(errs, p.IPAM.Retain(ctx, slices.SortedFunc(maps.Keys(keep), compareOwners)))
+	kept := slices.SortedFunc(maps.Keys(keep), compareOwners)
+	errs = append(errs, p.IPAM.Retain(ctx, kept), p.unmapFree(ctx, cfg.Name, kept))
 	return errors.Join(errs...)
+}
+
+// unmapFree removes the host ports that lead to addresses of the network which nobody has: no lease holds them, and no record of the node,
+// also of another network's attachment, names them. While the addresses of an attachment that is kept are not known, all stay.
+func (p *Plugin) unmapFree(ctx context.Context, network string, kept []kernel.PodOwner) error {
+	targets, err := p.HostPorts.Targets()
+	if err != nil || len(targets) == 0 {
+		return err
+	}
+	free := make([]netip.Addr, len(targets))
+	for i, pod := range targets {
+		free[i] = pod.Addresses[0].Addr()
+	}
+	if free, err = p.IPAM.Free(ctx, free); err != nil || len(free) == 0 {
+		return err
+	}
+	records, err := p.Records.OfNode() // after the ports: an ADD in another network writes its record before it maps any
+	if err != nil {
+		return err
+	}
+	known := map[kernel.PodOwner]bool{}
+	for _, r := range records {
+		known[r.Owner()] = known[r.Owner()] || r.Network == network
+		for _, a := range r.Addresses {
+			free = slices.DeleteFunc(free, func(f netip.Addr) bool { return f == a.Addr() })
+		}
+	}
+	for _, owner := range kept {
+		if known[owner] {
+			continue
+		}
+		if leased, err := p.IPAM.Leased(ctx, owner); err != nil || len(leased) == 0 {
+			return err
+		}
+	}
+	return p.unmap(ctx, targets, free)
 }
 
 // stale returns the owners of everything that is not to be kept. A link without a record is this network's when its name

@@ -144,6 +144,12 @@ func (p Plugin) Check(ctx context.Context, owner kernel.PodOwner, _ []netip.Pref
 	return err
 }
 
+// Leased returns nothing: the protocol has no question for it. What prevResult says may be another pod's by now.
+func (p Plugin) Leased(context.Context, kernel.PodOwner) ([]netip.Addr, error) { return nil, nil }
+
+// Free returns nothing, as Leased does.
+func (p Plugin) Free(context.Context, []netip.Addr) ([]netip.Addr, error) { return nil, nil }
+
 // Status runs STATUS. A plugin that does not know the verb is taken to be well, if it is there.
 func (p Plugin) Status(ctx context.Context) error {
 	_, err := p.run(ctx, "STATUS", kernel.PodOwner{}, p.Netconf)

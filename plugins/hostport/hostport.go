@@ -3,7 +3,9 @@ package hostport
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/plugins/netconf"
@@ -124,14 +126,56 @@ func (e Elements) With(o Elements) Elements {
 }
 
 // Describe names the host port that an element of a map stands for.
-func Describe(e kernel.Element) string {
+func Describe(e kernel.Element) string { return hostPort(e).String() }
+
+// hostPort is the mapping that an element of a map was made of, without the container's port.
+func hostPort(e kernel.Element) netconf.PortMapping {
 	var m netconf.PortMapping
 	key := e.Key
 	if len(key) == 3 {
 		m.HostIP, key = key[0].Addr, key[1:]
 	}
 	m.Protocol, m.HostPort = netconf.Protocol(key[0].Number), uint16(key[1].Number)
-	return m.String()
+	return m
+}
+
+// PodSets returns the names of the sets whose elements each belong to one pod.
+func PodSets() []string {
+	var names []string
+	for _, v := range versions {
+		names = append(names, v.addrPorts, v.ports, v.self)
+	}
+	return names
+}
+
+// Targets is the way back from the elements of PodSets: one Pod for each address that anything leads to, in order, with the mappings
+// that lead there. The pods' bridges, and which addresses belong to the same pod, cannot be told.
+func Targets(e Elements) []Pod {
+	found := map[netip.Addr]*Pod{}
+	at := func(a netip.Addr) *Pod {
+		if found[a] == nil {
+			found[a] = &Pod{Addresses: []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}}
+		}
+		return found[a]
+	}
+	for _, v := range versions {
+		for _, set := range []string{v.addrPorts, v.ports} {
+			for _, elem := range e[set] {
+				m := hostPort(elem)
+				m.ContainerPort = uint16(elem.Value[1].Number)
+				pod := at(elem.Value[0].Addr)
+				pod.Mappings = append(pod.Mappings, m)
+			}
+		}
+		for _, elem := range e[v.self] {
+			at(elem.Key[0].Addr)
+		}
+	}
+	var pods []Pod
+	for _, a := range slices.SortedFunc(maps.Keys(found), netip.Addr.Compare) {
+		pods = append(pods, *found[a])
+	}
+	return pods
 }
 
 // UDP returns the node addresses and ports of the UDP mappings. An unspecified address stands for all of its family.

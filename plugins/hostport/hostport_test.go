@@ -1,6 +1,7 @@
 package hostport
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -180,5 +181,58 @@ func TestMarkIsNobodyElses(t *testing.T) {
 		if Mark&bits != 0 {
 			t.Errorf("mark %#x has a bit of %s", Mark, name)
 		}
+	}
+}
+
+// What the elements lead to is told from them: the mappings of each of the pod's addresses that has any. Other sets do not count.
+func TestTargets(t *testing.T) {
+	at := func(addr string, mappings ...netconf.PortMapping) Pod {
+		a := netip.MustParseAddr(addr)
+		return Pod{Mappings: mappings, Addresses: []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}}
+	}
+	other := v4Only(netconf.PortMapping{Protocol: netconf.UDP, HostPort: 53, ContainerPort: 5353})
+	other.Addresses = []netip.Prefix{netip.MustParsePrefix("10.0.0.9/24")}
+	tests := []struct {
+		name string
+		pods []Pod
+		want []Pod
+	}{
+		{"none", nil, nil},
+		{"no mapping", []Pod{v4Only()}, []Pod{at("10.0.0.2")}},
+		{"all addresses", []Pod{dual(mapping(""))}, []Pod{at("10.0.0.2", mapping("")), at("fd00::2", mapping(""))}},
+		{"one address", []Pod{v4Only(mapping("192.0.2.1"))}, []Pod{at("10.0.0.2", mapping("192.0.2.1"))}},
+		{"an address of one family", []Pod{dual(mapping("2001:db8::1"))}, []Pod{at("10.0.0.2"), at("fd00::2", mapping("2001:db8::1"))}},
+		{"two pods", []Pod{other, v4Only(mapping(""))}, []Pod{at("10.0.0.2", mapping("")), at("10.0.0.9", other.Mappings...)}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			all := Elements{}
+			for _, p := range test.pods {
+				ports, err := p.Ports()
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = all.With(ports).With(p.Own()).With(p.Shared())
+			}
+			have := Targets(all)
+			if diff := cmp.Diff(test.want, have, addrs); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+			back := Elements{}
+			for _, p := range have {
+				ports, err := p.Ports()
+				if err != nil {
+					t.Fatal(err)
+				}
+				back = back.With(ports).With(p.Own())
+			}
+			delete(all, setBridges)
+			delete(all, setTurn)
+			for _, set := range slices.Concat(PodSets(), slices.Collect(maps.Keys(all))) {
+				if len(back[set]) != len(all[set]) {
+					t.Errorf("set %s: the way back has %v, want %v", set, back[set], all[set])
+				}
+			}
+		})
 	}
 }

@@ -92,6 +92,24 @@ func (l IPAM) Check(_ context.Context, owner kernel.PodOwner, addresses []netip.
 	return nil
 }
 
+// Leased returns the addresses of the owner's lease, if there is one. It does not wait for the store's lock.
+func (l IPAM) Leased(_ context.Context, owner kernel.PodOwner) ([]netip.Addr, error) {
+	lease, err := l.store.Lookup(Owner(owner))
+	if errors.Is(err, ipam.ErrNotFound) {
+		return nil, nil
+	}
+	var out []netip.Addr
+	for _, a := range lease.Addresses {
+		out = append(out, a.Prefix.Addr())
+	}
+	return out, err
+}
+
+// Free returns those of the addresses that are in the network's ranges and not leased.
+func (l IPAM) Free(_ context.Context, addresses []netip.Addr) ([]netip.Addr, error) {
+	return l.store.Free(addresses)
+}
+
 // Status returns nil when addresses can be had.
 func (l IPAM) Status(context.Context) error { return l.store.Status() }
 

@@ -110,6 +110,22 @@ func (h *Ports) Remove(ctx context.Context, p hostport.Pod) error {
 	return FlushUDP(ctx, p)
 }
 
+// Targets lists all elements that belong to pods.
+func (h *Ports) Targets() ([]hostport.Pod, error) {
+	tables, err := h.open()
+	if err != nil {
+		return nil, err
+	}
+	have := hostport.Elements{}
+	for _, set := range hostport.PodSets() {
+		have[set], err = tables.ListElements(kernel.FamilyInet, hostport.TableName, set)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("list host ports: %w", err)
+		}
+	}
+	return hostport.Targets(have), nil
+}
+
 // Check looks every element up.
 func (h *Ports) Check(_ context.Context, p hostport.Pod) error {
 	ports, err := p.Ports()

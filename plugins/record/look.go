@@ -81,6 +81,18 @@ func see(path string) (Seen, error) {
 	return s, nil
 }
 
+// OfNode returns the records of all networks; see attach.Records.
+func (s *Store) OfNode() ([]attach.Record, error) {
+	seen, err := Look(filepath.Dir(filepath.Dir(s.dir)))
+	var all []attach.Record
+	for _, r := range seen {
+		if r.Damage == nil {
+			all = append(all, r.Record)
+		}
+	}
+	return all, err
+}
+
 // Count returns how many attachments have a record.
 func Count(runDir string) (int, error) {
 	files, err := recordFiles(runDir)

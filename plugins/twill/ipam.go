@@ -50,4 +50,8 @@ func (b broken) Check(context.Context, kernel.PodOwner, []netip.Prefix) error { 
 
 func (b broken) Status(context.Context) error { return b.err }
 
+func (b broken) Leased(context.Context, kernel.PodOwner) ([]netip.Addr, error) { return nil, b.err }
+
+func (b broken) Free(context.Context, []netip.Addr) ([]netip.Addr, error) { return nil, b.err }
+
 func (b broken) Retain(context.Context, []kernel.PodOwner) error { return b.err }
