@@ -175,31 +175,44 @@ func TestGC(t *testing.T) {
 // STATUS answers fast, and says 50 when an ADD could not be served.
 func TestStatus(t *testing.T) {
 	n := up(t, lab.Options{Nodes: 1}).Nodes()[0]
-	var times []time.Duration
-	for range 9 {
-		began := time.Now()
-		_, err := call{node: n}.do(t, "STATUS")
-		must(t, err)
-		times = append(times, time.Since(began))
-	}
-	slices.Sort(times)
-	t.Logf("STATUS answers in %v (median), %v (worst)", times[4], times[8])
-	if times[4] > 100*time.Millisecond {
-		t.Errorf("STATUS takes %v, want less than 100 ms", times[4])
-	}
+	wantFast(t, call{node: n}, nil)
 	small := small(t, n)
 	first := call{node: n, id: "first", netns: sandbox(t).Path(), config: small}
 	first.add(t)
-	began := time.Now()
-	_, err := call{node: n, config: small}.do(t, "STATUS")
-	if took := time.Since(began); took > 100*time.Millisecond {
-		t.Errorf("STATUS of an exhausted pool takes %v", took)
-	}
-	wantCode(t, err, types.ErrPluginNotAvailable, "10.244.")
-	_, err = first.do(t, "DEL")
+	wantFast(t, call{node: n, config: small}, func(err error) { wantCode(t, err, types.ErrPluginNotAvailable, "10.244.") })
+	_, err := first.do(t, "DEL")
 	must(t, err)
 	_, err = call{node: n, config: small}.do(t, "STATUS")
 	must(t, err)
+}
+
+// wantFast checks that the p99 of STATUS is below 100 ms, and each answer; by default it must be good. VERSION does nothing but start
+// and print: where its p99 is half as long, the time is the machine's.
+func wantFast(t *testing.T, c call, check func(error)) {
+	t.Helper()
+	const n = 100
+	var status, version []time.Duration
+	for range n {
+		began := time.Now()
+		_, err := c.do(t, "STATUS")
+		status = append(status, time.Since(began))
+		if check == nil {
+			must(t, err)
+		} else {
+			check(err)
+		}
+		began = time.Now()
+		_, err = c.do(t, "VERSION")
+		version = append(version, time.Since(began))
+		must(t, err)
+	}
+	slices.Sort(status)
+	slices.Sort(version)
+	const p50, p99 = n / 2, n - 2
+	t.Logf("STATUS answers in %v (p50), %v (p99); VERSION in %v and %v", status[p50], status[p99], version[p50], version[p99])
+	if status[p99] > 100*time.Millisecond && status[p99] > 2*version[p99] {
+		t.Errorf("p99 of STATUS is %v, want less than 100 ms", status[p99])
+	}
 }
 
 // small is an IPAM configuration with one address, of a network of its own.
