@@ -49,21 +49,21 @@ func (p plugin) load(stdin []byte, parse func([]byte) (ipam.Config, error)) (*ne
 	return n, nil
 }
 
-// owner is the interface that the call is about.
-func owner(args *skel.CmdArgs) (ipam.Owner, error) {
-	o := ipam.Owner{ContainerID: args.ContainerID, IfName: args.IfName}
-	if err := o.Validate(); err != nil {
-		return o, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_CONTAINERID or CNI_IFNAME is not valid", err.Error())
+// loadOwned is load for the verbs that are about one interface, which it returns.
+func (p plugin) loadOwned(args *skel.CmdArgs, parse func([]byte) (ipam.Config, error)) (*network, ipam.Owner, error) {
+	n, err := p.load(args.StdinData, parse)
+	if err != nil {
+		return nil, ipam.Owner{}, err
 	}
-	return o, nil
+	who := ipam.Owner{ContainerID: args.ContainerID, IfName: args.IfName}
+	if err := who.Validate(); err != nil {
+		return nil, who, types.NewError(types.ErrInvalidEnvironmentVariables, "CNI_CONTAINERID or CNI_IFNAME is not valid", err.Error())
+	}
+	return n, who, nil
 }
 
 func (p plugin) add(args *skel.CmdArgs) error {
-	n, err := p.load(args.StdinData, ipam.ParseConfig)
-	if err != nil {
-		return err
-	}
-	who, err := owner(args)
+	n, who, err := p.loadOwned(args, ipam.ParseConfig)
 	if err != nil {
 		return err
 	}
@@ -95,11 +95,7 @@ func (p plugin) add(args *skel.CmdArgs) error {
 }
 
 func (p plugin) del(args *skel.CmdArgs) error {
-	n, err := p.load(args.StdinData, ipam.ParseForRelease)
-	if err != nil {
-		return err
-	}
-	who, err := owner(args)
+	n, who, err := p.loadOwned(args, ipam.ParseForRelease)
 	if err != nil {
 		return err
 	}
@@ -111,11 +107,7 @@ func (p plugin) del(args *skel.CmdArgs) error {
 
 // check verifies that the owner's lease exists, and that the previous result has every address of it.
 func (p plugin) check(args *skel.CmdArgs) error {
-	n, err := p.load(args.StdinData, ipam.ParseConfig)
-	if err != nil {
-		return err
-	}
-	who, err := owner(args)
+	n, who, err := p.loadOwned(args, ipam.ParseConfig)
 	if err != nil {
 		return err
 	}
