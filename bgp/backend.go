@@ -26,8 +26,17 @@ const retryAfter = 5 * time.Second
 
 // Planner says what a node publishes and which sessions it should hold. Its methods do no I/O.
 type Planner interface {
-	Attributes(uplink kernel.Uplink, sessions []SessionState) (store.Attributes, error)
-	Plan(in PlanInput) (Instance, []store.Reject, error)
+	// Attributes returns what the node publishes by the last plan.
+	Attributes(uplink kernel.Uplink) (store.Attributes, error)
+	Plan(in PlanInput) Planned
+}
+
+// Planned is a plan.
+type Planned struct {
+	Instance Instance
+	Rejects  []store.Reject
+	Publish  bool          // Attributes returns something else than before this plan
+	Again    time.Duration // after which the plan may be another although nothing happens; 0: never
 }
 
 // PlanInput is what sessions follow from, besides the configuration.
@@ -76,6 +85,8 @@ type Backend struct {
 	services []Announcement
 
 	planned planned
+	again   *time.Timer // when the plan is made again; nil: not before something changes
+	overdue atomic.Bool // that time has come
 	render  renderer
 	refused atomic.Pointer[[]store.Reject]
 }
@@ -186,7 +197,7 @@ func (b *Backend) Settled() bool { return b.opts.Speaker.Settled() }
 // Attributes implements node.Backend.
 func (b *Backend) Attributes(uplink kernel.Uplink) (store.Attributes, error) {
 	setup := b.setup.Load()
-	attrs, err := setup.Planner.Attributes(uplink, b.opts.Speaker.Sessions())
+	attrs, err := setup.Planner.Attributes(uplink)
 	if err != nil || setup.Overlay == nil {
 		return attrs, err
 	}
@@ -223,10 +234,7 @@ func (b *Backend) Links(uplink kernel.Uplink, self *store.Lease) ([]kernel.Link,
 // blackhole for the node's own subnets, so that packets to pods that are not there do not travel back to the router that sent
 // them; what reaches nodes through the overlay; and the learned routes.
 func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) ([]*kernel.Fragment, []store.Reject, error) {
-	rejects, err := b.replan(uplink, self, leases)
-	if err != nil {
-		return nil, nil, err
-	}
+	rejects := b.replan(uplink, self, leases)
 	tunnels, more, err := b.tunnels(uplink, self, leases)
 	if err != nil {
 		return nil, nil, err
@@ -285,36 +293,51 @@ type planned struct {
 	rejects     []store.Reject
 }
 
-// replan makes the plan again when something that it follows from has changed.
-func (b *Backend) replan(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) ([]store.Reject, error) {
+// replan makes the plan again when something that it follows from has changed, or when its time has come.
+func (b *Backend) replan(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) []store.Reject {
 	b.mu.Lock()
 	services := b.services
 	b.mu.Unlock()
 	sessions := b.opts.Speaker.Sessions()
 	now := planned{setup: b.setup.Load(), uplink: uplink, self: self, leases: leases, services: services, established: map[netip.Addr]bool{}}
 	for _, s := range sessions {
-		if s.Established() {
-			now.established[s.Address] = s.EndOfRIB
+		if s.Established() || s.Restarted {
+			now.established[s.Address] = s.Established() && s.EndOfRIB
 		}
 	}
-	if b.planned.same(now) {
-		return b.planned.rejects, nil
+	if !b.overdue.Swap(false) && b.planned.same(now) {
+		return b.planned.rejects
 	}
-	plan, rejects, err := now.setup.Planner.Plan(PlanInput{Uplink: uplink, Self: self, Leases: leases, Sessions: sessions, Services: services})
-	if err != nil {
-		return nil, fmt.Errorf("plan BGP sessions: %w", err)
-	}
-	plan.Restarting = b.opts.Restarting && !b.opts.Speaker.Settled()
-	now.rejects = rejects
+	plan := now.setup.Planner.Plan(PlanInput{Uplink: uplink, Self: self, Leases: leases, Sessions: sessions, Services: services})
+	plan.Instance.Restarting = b.opts.Restarting && !b.opts.Speaker.Settled()
+	now.rejects = plan.Rejects
 	b.planned = now
+	b.wakeAfter(plan.Again)
 	b.mu.Lock()
-	b.plan = &plan
+	b.plan = &plan.Instance
 	b.mu.Unlock()
 	select {
 	case b.due <- struct{}{}:
 	default:
 	}
-	return rejects, nil
+	if plan.Publish {
+		b.tell() // the next sync publishes
+	}
+	return plan.Rejects
+}
+
+// wakeAfter has the plan made again after d.
+func (b *Backend) wakeAfter(d time.Duration) {
+	if b.again != nil {
+		b.again.Stop()
+		b.again = nil
+	}
+	if d > 0 {
+		b.again = time.AfterFunc(d, func() {
+			b.overdue.Store(true)
+			b.tell()
+		})
+	}
 }
 
 // same compares leases and services by identity: both are never changed after they were made.

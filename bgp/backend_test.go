@@ -58,17 +58,19 @@ func (s *fakeSpeaker) sets() int {
 type fakePlanner struct {
 	plans int
 	last  PlanInput
-	err   error
+
+	again   time.Duration
+	publish bool
 }
 
-func (p *fakePlanner) Attributes(kernel.Uplink, []SessionState) (store.Attributes, error) {
+func (p *fakePlanner) Attributes(kernel.Uplink) (store.Attributes, error) {
 	return store.Attributes{BackendType: BackendType, BackendData: json.RawMessage(`{"AS":64512}`)}, nil
 }
 
-func (p *fakePlanner) Plan(in PlanInput) (Instance, []store.Reject, error) {
+func (p *fakePlanner) Plan(in PlanInput) Planned {
 	p.plans++
 	p.last = in
-	return Instance{AS: uint32(p.plans)}, []store.Reject{{Key: "bad peer"}}, p.err
+	return Planned{Instance: Instance{AS: uint32(p.plans)}, Rejects: []store.Reject{{Key: "bad peer"}}, Again: p.again, Publish: p.publish}
 }
 
 // fakeOverlay has a tunnel to every lease that it is given.
@@ -163,12 +165,44 @@ func TestOnlyPeersOfTheStartAreToldOfTheRestart(t *testing.T) {
 	})
 }
 
-func TestNothingIsRenderedWithoutAPlan(t *testing.T) {
-	b := New(Options{Speaker: &fakeSpeaker{}}, Setup{Planner: &fakePlanner{err: errors.New("no router id")}})
-	s := here()
-	if fragments, _, err := b.Fragments(s.uplink, s.self, nil); err == nil || fragments != nil {
-		t.Errorf("%v, error %v", fragments, err)
-	}
+func TestThePlanIsMadeAgainInItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		planner := &fakePlanner{again: 3 * time.Second}
+		b := New(Options{Speaker: &fakeSpeaker{}}, Setup{Planner: planner})
+		s := here()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		changed := make(chan struct{}, 10)
+		go func() { ended <- b.Run(ctx, func() { changed <- struct{}{} }) }()
+		synctest.Wait()
+		sync := func() {
+			if _, _, err := b.Fragments(s.uplink, s.self, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sync()
+		time.Sleep(time.Second)
+		sync()
+		if planner.plans != 1 {
+			t.Errorf("%d plans after a second", planner.plans)
+		}
+		time.Sleep(2*time.Second + time.Millisecond)
+		<-changed
+		planner.again, planner.publish = 0, true
+		sync()
+		if planner.plans != 2 {
+			t.Errorf("%d plans after its time", planner.plans)
+		}
+		<-changed // for what is to be published
+		time.Sleep(time.Minute)
+		if len(changed) > 0 {
+			t.Error("it wakes up without a reason")
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestTheSpeakerFollowsThePlanAndIsToldAgain(t *testing.T) {
