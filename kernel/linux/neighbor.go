@@ -71,40 +71,35 @@ func (n neighborMessage) permanent() bool { return n.state&unix.NUD_PERMANENT !=
 
 // Neighbors returns the permanent neighbours of both families on the links, those of flanneld among them.
 func (h *Handle) Neighbors(ctx context.Context, links []string) ([]kernel.Neighbor, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	list := make([]kernel.Neighbor, 0, h.sizes[kernel.KindNeighbor])
-	names := newNames(h.conn.fd)
-	for _, link := range unique(links) {
-		index, err := names.index(link)
-		if isMissing(err) {
-			continue
-		}
-		if err == nil {
-			list, err = dump(ctx, h.conn, list, func(e *encoder, seq uint32) {
-				e.begin(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, seq)
-				e.ndmsg(unix.AF_UNSPEC, 0, 0, 0)
-				e.attrU32(unix.NDA_IFINDEX, uint32(index))
-				e.end()
-			}, func(m message) (entry kernel.Neighbor, ok bool, err error) {
-				n, err := parseNeighborMessage(m.payload)
-				entry, ok = n.neighbor(link)
-				return entry, ok && n.permanent() && n.index == index, err
-			})
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list neighbors on %s: %w", link, err)
-		}
-	}
-	h.sizes[kernel.KindNeighbor] = len(list)
-	return list, nil
+	return listOn(ctx, h, links, neighborTable[kernel.Neighbor]{
+		kind: kernel.KindNeighbor, what: "neighbors", entry: neighborMessage.neighbor,
+		selectLink: func(e *encoder, index int32) {
+			e.ndmsg(unix.AF_UNSPEC, 0, 0, 0)
+			e.attrU32(unix.NDA_IFINDEX, uint32(index))
+		}})
 }
 
 // FDB returns the permanent entries of the VXLAN devices' own tables.
 func (h *Handle) FDB(ctx context.Context, links []string) ([]kernel.FDBEntry, error) {
+	return listOn(ctx, h, links, neighborTable[kernel.FDBEntry]{
+		kind: kernel.KindFDB, what: "FDB entries", entry: neighborMessage.fdb,
+		// With strict checking, ndm_ifindex selects one device (net/core/rtnetlink.c, valid_fdb_dump_strict).
+		selectLink: func(e *encoder, index int32) { e.ndmsg(unix.AF_BRIDGE, index, 0, 0) }})
+}
+
+// neighborTable is one of the two tables that the kernel dumps as neighbours.
+type neighborTable[T any] struct {
+	kind       kernel.Kind
+	what       string                                         // it holds, for errors
+	selectLink func(e *encoder, index int32)                  // asks for one link's entries
+	entry      func(n neighborMessage, link string) (T, bool) // false: it is not of this table
+}
+
+// listOn returns the permanent entries of all the links. A link that is not there has none.
+func listOn[T any](ctx context.Context, h *Handle, links []string, table neighborTable[T]) ([]T, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	list := make([]kernel.FDBEntry, 0, h.sizes[kernel.KindFDB])
+	list := make([]T, 0, h.sizes[table.kind])
 	names := newNames(h.conn.fd)
 	for _, link := range unique(links) {
 		index, err := names.index(link)
@@ -113,21 +108,20 @@ func (h *Handle) FDB(ctx context.Context, links []string) ([]kernel.FDBEntry, er
 		}
 		if err == nil {
 			list, err = dump(ctx, h.conn, list, func(e *encoder, seq uint32) {
-				// With strict checking, ndm_ifindex selects one device (net/core/rtnetlink.c, valid_fdb_dump_strict).
 				e.begin(unix.RTM_GETNEIGH, unix.NLM_F_DUMP, seq)
-				e.ndmsg(unix.AF_BRIDGE, index, 0, 0)
+				table.selectLink(e, index)
 				e.end()
-			}, func(m message) (entry kernel.FDBEntry, ok bool, err error) {
+			}, func(m message) (entry T, ok bool, err error) {
 				n, err := parseNeighborMessage(m.payload)
-				entry, ok = n.fdb(link)
+				entry, ok = table.entry(n, link)
 				return entry, ok && n.permanent() && n.index == index, err
 			})
 		}
 		if err != nil {
-			return nil, fmt.Errorf("list FDB entries on %s: %w", link, err)
+			return nil, fmt.Errorf("list %s on %s: %w", table.what, link, err)
 		}
 	}
-	h.sizes[kernel.KindFDB] = len(list)
+	h.sizes[table.kind] = len(list)
 	return list, nil
 }
 
