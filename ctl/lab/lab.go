@@ -50,7 +50,7 @@ func New(options Options) (*Lab, error) {
 
 func newLab(options Options) *Lab {
 	l := &Lab{options: options, dir: directory(filepath.Join(options.StateDir, options.Name))}
-	l.etcd = &Etcd{lab: l}
+	l.etcd = &Etcd{lab: l, service: service{lab: l, name: "etcd"}}
 	return l
 }
 
@@ -134,7 +134,7 @@ func (l *Lab) Up(ctx context.Context) error {
 }
 
 func (l *Lab) up(ctx context.Context) error {
-	for _, dir := range []string{l.dir.nodes(), l.dir.etcd("data")} {
+	for _, dir := range []string{l.dir.nodes(), l.dir.service("etcd", "data")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make the lab's directories: %w", err)
 		}
@@ -147,6 +147,11 @@ func (l *Lab) up(ctx context.Context) error {
 	}
 	if err := l.makeUnderlay(); err != nil {
 		return err
+	}
+	if l.options.ToR {
+		if err := l.Router().Start(ctx); err != nil {
+			return err
+		}
 	}
 	l.report(StageUnderlay, 1, 1)
 	nodes, err := l.makeNodes(ctx)

@@ -19,7 +19,7 @@ import (
 //
 //	lab.json                    the options, and whether Up came to its end
 //	underlay                    empty: the underlay's namespace is ours
-//	etcd/{data,log,pid}
+//	etcd/{data,log,pid}         router/{config.json,log,pid}
 //	nodes/NODE/node.json        twilld.log twilld.pid subnet.env bgp.yaml run/ cni/{conf,bin,cache}/
 //	nodes/NODE/pods/POD.json    empty until the pod is attached
 type directory string
@@ -33,13 +33,13 @@ type labFile struct {
 	Complete bool // Up has succeeded
 }
 
-func (d directory) lab() string               { return filepath.Join(string(d), "lab.json") }
-func (d directory) underlay() string          { return filepath.Join(string(d), "underlay") }
-func (d directory) etcd(file string) string   { return filepath.Join(string(d), "etcd", file) }
-func (d directory) nodes() string             { return filepath.Join(string(d), "nodes") }
-func (d directory) node(n string) string      { return filepath.Join(d.nodes(), n) }
-func (d directory) pods(node string) string   { return filepath.Join(d.node(node), "pods") }
-func (d directory) pod(node, p string) string { return filepath.Join(d.pods(node), p+".json") }
+func (d directory) lab() string                      { return filepath.Join(string(d), "lab.json") }
+func (d directory) underlay() string                 { return filepath.Join(string(d), "underlay") }
+func (d directory) service(name, file string) string { return filepath.Join(string(d), name, file) }
+func (d directory) nodes() string                    { return filepath.Join(string(d), "nodes") }
+func (d directory) node(n string) string             { return filepath.Join(d.nodes(), n) }
+func (d directory) pods(node string) string          { return filepath.Join(d.node(node), "pods") }
+func (d directory) pod(node, p string) string        { return filepath.Join(d.pods(node), p+".json") }
 
 // exists reports whether anything of the lab is there.
 func (d directory) exists() bool {

@@ -44,17 +44,44 @@ func (l *Lab) SwitchRouting(ctx context.Context, to Routing, done func(Switched)
 			nodes := len(l.Nodes())
 			return done(Switched{Node: n, Routing: stage, Done: i*nodes + j + 1, Total: len(steps) * nodes})
 		}
-		if o.NetworkConfig, err = l.storeBackend(ctx, stage.Backend); err == nil {
-			err = l.eachReroute(ctx, o, progress)
-		}
-		if err != nil {
+		if o.NetworkConfig, err = l.enterStage(ctx, o, progress); err != nil {
 			return fmt.Errorf("switch lab %s to %s: %w", l.Name(), stage, err)
+		}
+	}
+	if !to.ToR {
+		if err := l.Router().Remove(ctx); err != nil {
+			return fmt.Errorf("switch lab %s to %s: %w", l.Name(), to, err)
 		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.options.Routing, l.options.NetworkConfig = o.Routing, o.NetworkConfig
 	return save(l.dir.lab(), labFile{Options: l.options, Complete: true})
+}
+
+// enterStage moves all nodes to the options' routing and returns the network config that is stored then.
+func (l *Lab) enterStage(ctx context.Context, o Options, done func(int, *Node) error) (json.RawMessage, error) {
+	if o.ToR {
+		if err := l.Router().Start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	config, err := l.storeBackend(ctx, o.Backend)
+	if err != nil {
+		return nil, err
+	}
+	for i, n := range l.Nodes() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := n.reroute(ctx, o); err != nil {
+			return nil, err
+		}
+		if err := done(i, n); err != nil {
+			return nil, err
+		}
+	}
+	return config, nil
 }
 
 // stages returns the routings that a lab passes through from one to another, the last among them. A node without VXLAN device (never)
@@ -106,21 +133,6 @@ func (l *Lab) storeBackend(ctx context.Context, backend string) (json.RawMessage
 		return config, err
 	}
 	return config, l.SetNetworkConfig(ctx, config)
-}
-
-func (l *Lab) eachReroute(ctx context.Context, o Options, done func(int, *Node) error) error {
-	for i, n := range l.Nodes() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := n.reroute(ctx, o); err != nil {
-			return err
-		}
-		if err := done(i, n); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // reroute restarts the daemon with the options' routing, unless it runs with it, and waits until it is ready.

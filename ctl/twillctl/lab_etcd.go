@@ -24,16 +24,26 @@ func newLabEtcd() *cobra.Command {
 			if config.Listen, err = netip.ParseAddrPort(listen); err != nil {
 				return fmt.Errorf("--listen: %w", err)
 			}
-			ready := os.NewFile(uintptr(readyFD), "ready")
-			return etcd.Serve(cmd.Context(), config, func() {
-				_, _ = ready.WriteString("\n") // nobody waits any more: serve all the same
-				_ = ready.Close()
-			})
+			return etcd.Serve(cmd.Context(), config, readyFile(readyFD))
 		},
 	}
 	cmd.Flags().StringVar(&config.DataDir, "data-dir", "", "directory of the data")
 	cmd.Flags().StringVar(&listen, "listen", "", "address and port for clients")
 	cmd.Flags().StringVar(&config.LogFile, "log-file", "", "file of the log")
-	cmd.Flags().IntVar(&readyFD, "ready-fd", 1, "file descriptor that gets a line and is closed when etcd answers")
+	addReadyFD(cmd, &readyFD)
 	return cmd
+}
+
+// addReadyFD adds the flag by which the lab learns that a service of its own is ready.
+func addReadyFD(cmd *cobra.Command, fd *int) {
+	cmd.Flags().IntVar(fd, "ready-fd", 1, "file descriptor that gets a line and is closed when it is ready")
+}
+
+// readyFile returns what to call when the service is ready.
+func readyFile(fd int) func() {
+	ready := os.NewFile(uintptr(fd), "ready")
+	return func() {
+		_, _ = ready.WriteString("\n") // nobody waits any more: serve all the same
+		_ = ready.Close()
+	}
 }

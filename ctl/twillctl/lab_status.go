@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/netip"
 	"time"
@@ -44,8 +45,26 @@ type labStatus struct {
 	Dir     string       `json:"dir"`
 	Etcd    string       `json:"etcd"`
 	Routing string       `json:"routing"`
-	Subnets []string     `json:"subnets"` // the router's addresses in each of them
+	Subnets []string     `json:"subnets"`          // the router's addresses in each of them
+	Router  *tor         `json:"router,omitempty"` // that speaks BGP; nil where it does not
 	Nodes   []nodeStatus `json:"nodes"`
+}
+
+type tor struct {
+	AS      uint32 `json:"as"`
+	Running bool   `json:"running"`
+	Log     string `json:"log"`
+}
+
+// cells are the router's BACKEND, TWILLD and LOG: where it only forwards, there is nothing to say.
+func (r *tor) cells() (backend, state, log string) {
+	switch {
+	case r == nil:
+		return "", "", ""
+	case r.Running:
+		return fmt.Sprintf("bgp AS %d", r.AS), "running", r.Log
+	}
+	return fmt.Sprintf("bgp AS %d", r.AS), "stopped", r.Log
 }
 
 type nodeStatus struct {
@@ -66,6 +85,9 @@ func statusOf(ctx context.Context, l *lab.Lab) labStatus {
 	}
 	if l.Etcd().Running() {
 		status.Etcd = l.Etcd().Endpoints()[0]
+	}
+	if r := l.Router(); l.Routing().ToR {
+		status.Router = &tor{AS: r.AS(), Running: r.Running(), Log: r.LogFile()}
 	}
 	for _, n := range l.Nodes() {
 		item := nodeStatus{Name: n.Name, Addresses: n.Addrs(), Subnet: n.Subnet(), Backend: n.Backend(), Daemon: "stopped",
@@ -91,8 +113,9 @@ func printStatus(w io.Writer, status labStatus) error {
 	return printTable(w, func(row func(cells ...any)) {
 		row("NODE", "ADDRESSES", "SUBNET", "BACKEND", "TWILLD", "PID", "PODS", "LOG")
 		row("(etcd)", status.Etcd, "", "", "", "", "", status.Dir+"/etcd/log")
+		backend, state, log := status.Router.cells()
 		for i, s := range status.Subnets {
-			row("(router)", s, i+1, "", "", "", "", "")
+			row("(router)", s, i+1, backend, state, "", "", log)
 		}
 		for _, n := range status.Nodes {
 			row(n.Name, joinAddrs(n.Addresses), n.Subnet, n.Backend, n.Daemon, n.PID, n.Pods, n.Log)
