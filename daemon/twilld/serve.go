@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twill-cni/twill/daemon/api"
 	"github.com/twill-cni/twill/daemon/config"
 	"github.com/twill-cni/twill/daemon/health"
 	"github.com/twill-cni/twill/daemon/hostfile"
@@ -39,6 +40,11 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	if err := host.CheckPlugins(); err != nil {
 		return usageError{err}
 	}
+	metrics := health.NewMetrics(version, cfg.Backend)
+	routes, err := openRouting(cfg, metrics, log)
+	if err != nil {
+		return err
+	}
 	held, err := lock(cfg)
 	if err != nil {
 		return err
@@ -55,7 +61,6 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	}
 	defer func() { err = errors.Join(err, datastore.Close()) }()
 
-	metrics := health.NewMetrics(version, cfg.Backend)
 	pods, err := openPodHost(cfg, k, host, log)
 	if err != nil {
 		return err
@@ -63,12 +68,14 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	defer pods.Close()
 	keeper := pods.keeper(cfg, metrics)
 	n := node.New(node.Options{
-		Store:      datastore,
-		Dataplane:  reconcile.New(k.links, k.tables, log),
-		Host:       host,
-		Log:        log,
-		Backend:    func(network store.Network) (node.Backend, error) { return newBackend(ctx, cfg, network, k.links) },
-		Uplink:     func(network store.Network) (kernel.Uplink, error) { return findUplink(cfg, network) },
+		Store:     datastore,
+		Dataplane: reconcile.New(k.links, k.tables, log),
+		Host:      host,
+		Log:       log,
+		Backend: func(network store.Network) (node.Backend, error) {
+			return newBackend(ctx, cfg, network, backends{k.links, routes})
+		},
+		Uplink:     func(network store.Network) (kernel.Uplink, error) { return findUplink(ctx, cfg, network, k.links) },
 		Monitor:    func() (node.Monitor, error) { return k.monitor(keeper) },
 		Tables:     tables(cfg),
 		BridgeMAC:  k.bridgeMAC,
@@ -81,10 +88,16 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	if err != nil {
 		return err
 	}
+	questions, err := api.Listen(cfg.RunDir, routes.about, log)
+	if err != nil {
+		return err
+	}
 	log.Info("twilld starts", "version", version, "node", cfg.NodeName, "backend", cfg.Backend)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error { return questions.Run(ctx) })
 	g.Go(func() error { return n.Run(ctx) })
+	g.Go(func() error { return routes.Run(ctx, datastore) })
 	g.Go(func() error { return keeper.Run(ctx) })
 	err = g.Wait()
 	log.Info("twilld ends; what it programmed stays in the kernel")
@@ -128,12 +141,26 @@ func openStore(cfg *config.Config, log *slog.Logger) (*etcd.Store, error) {
 	return s, nil
 }
 
+// backends are what a backend is made with.
+type backends struct {
+	links  *linux.Handle
+	routes *routing
+}
+
 // newBackend makes the backend that the stored configuration asks for, and refuses when the node was told otherwise.
-func newBackend(ctx context.Context, cfg *config.Config, network store.Network, k *linux.Handle) (node.Backend, error) {
+func newBackend(ctx context.Context, cfg *config.Config, network store.Network, with backends) (node.Backend, error) {
 	if network.BackendType != cfg.Backend {
 		return nil, fmt.Errorf("the stored network configuration says Backend.Type %q, but this node was told --backend=%s: "+
 			"all nodes of a cluster speak the same", network.BackendType, cfg.Backend)
 	}
+	tunnels, err := newOverlay(ctx, cfg, network, with.links)
+	if err != nil || cfg.Backend == overlay.BackendType {
+		return tunnels, err
+	}
+	return with.routes.newBackend(ctx, network, tunnels, with.links)
+}
+
+func newOverlay(ctx context.Context, cfg *config.Config, network store.Network, k *linux.Handle) (*overlay.Backend, error) {
 	vxlan, err := overlay.ParseConfig(network.BackendConfig)
 	if err != nil {
 		return nil, err

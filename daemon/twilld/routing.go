@@ -1,0 +1,248 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"reflect"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/twill-cni/twill/bgp"
+	bgpconfig "github.com/twill-cni/twill/bgp/config"
+	"github.com/twill-cni/twill/bgp/gobgp"
+	"github.com/twill-cni/twill/bgp/topology"
+	"github.com/twill-cni/twill/daemon/api"
+	"github.com/twill-cni/twill/daemon/config"
+	"github.com/twill-cni/twill/daemon/health"
+	"github.com/twill-cni/twill/daemon/node"
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/kernel/linux"
+	"github.com/twill-cni/twill/overlay"
+	"github.com/twill-cni/twill/store"
+)
+
+// reread is how often the BGP file and the password files are read: a mounted ConfigMap or Secret gives no better sign of a change.
+const reread = 2 * time.Second
+
+// routing is the backend bgp with what feeds it: the file, the node's record in the datastore, the password files.
+type routing struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	metrics *health.Metrics
+
+	backend atomic.Pointer[bgp.Backend] // nil before the network configuration is known
+	made    chan struct{}               // closed when the backend is there
+	record  chan store.NodeRecord       // of capacity 1: the latest that was not looked at
+
+	// Of one goroutine at a time: start's, then Run's.
+	network store.Network
+	tunnels *overlay.Backend
+	planner *topology.Planner
+	node    store.NodeRecord
+	inputs  inputs // of the setup in force
+	failed  string // what was last said to be wrong
+}
+
+// inputs are what a setup is made from.
+type inputs struct {
+	file      []byte
+	node      store.NodeRecord
+	passwords bgpconfig.Passwords
+}
+
+// openRouting reads the file, so that one that is wrong is found out at the start.
+func openRouting(cfg *config.Config, metrics *health.Metrics, log *slog.Logger) (*routing, error) {
+	r := &routing{cfg: cfg, log: log, metrics: metrics, made: make(chan struct{}), record: make(chan store.NodeRecord, 1)}
+	if cfg.Backend != bgp.BackendType {
+		return r, nil
+	}
+	file, err := readBGPFile(cfg.BGPConfig)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if _, err := bgpconfig.Parse(file); err != nil {
+		return nil, usageError{fmt.Errorf("%s: %w", cfg.BGPConfig, err)}
+	}
+	return r, nil
+}
+
+// about is what the daemon's socket answers of.
+func (r *routing) about() api.BGP {
+	if b := r.backend.Load(); b != nil {
+		return b
+	}
+	return nil
+}
+
+// Run follows the file, the passwords and the node's record until ctx ends.
+func (r *routing) Run(ctx context.Context, datastore store.Store) error {
+	if r.cfg.Backend != bgp.BackendType {
+		return nil
+	}
+	watched := make(chan error, 1)
+	go func() {
+		watched <- datastore.WatchNode(ctx, r.cfg.NodeName, func(record store.NodeRecord) {
+			select {
+			case <-r.record: // an older one
+			default:
+			}
+			r.record <- record
+		})
+	}()
+	select {
+	case <-r.made:
+		r.follow(ctx)
+	case <-ctx.Done():
+	}
+	if err := <-watched; ctx.Err() == nil {
+		return fmt.Errorf("watch the node's record: %w", err)
+	}
+	return nil
+}
+
+func (r *routing) follow(ctx context.Context) {
+	tick := time.NewTicker(reread)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r.node = <-r.record:
+		case <-tick.C:
+		}
+		r.refresh()
+	}
+}
+
+// refresh sets the backend up again when something has changed.
+func (r *routing) refresh() {
+	now, err := r.read()
+	if err == nil && reflect.DeepEqual(now, r.inputs) {
+		r.failed = ""
+		return
+	}
+	var setup bgp.Setup
+	if err == nil {
+		setup, err = r.setup(now)
+	}
+	if err != nil {
+		r.say(err)
+		return
+	}
+	r.inputs, r.failed = now, ""
+	r.log.Info("BGP settings have changed", "file", r.cfg.BGPConfig)
+	r.backend.Load().Change(setup)
+}
+
+// say logs an error when it is another one than before.
+func (r *routing) say(err error) {
+	if err.Error() != r.failed {
+		r.failed = err.Error()
+		r.log.Error("BGP settings cannot be used; those before stay in force", "err", err)
+	}
+}
+
+// newBackend waits for the node's record and makes the backend.
+func (r *routing) newBackend(ctx context.Context, network store.Network, tunnels *overlay.Backend, k *linux.Handle) (node.Backend, error) {
+	select {
+	case r.node = <-r.record:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	r.network, r.tunnels = network, tunnels
+	now, err := r.read()
+	if err != nil {
+		return nil, err
+	}
+	setup, err := r.setup(now)
+	if err != nil {
+		return nil, err
+	}
+	restarting, err := forwards(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	r.inputs = now
+	b := bgp.New(bgp.Options{Speaker: gobgp.New(r.log), Log: r.log, Restarting: restarting}, setup)
+	r.metrics.FollowBGP(b)
+	r.backend.Store(b)
+	close(r.made)
+	return b, nil
+}
+
+// forwards reports whether the kernel still has routes that an earlier run learned.
+func forwards(ctx context.Context, k *linux.Handle) (bool, error) {
+	routes, err := k.Routes(ctx, nil)
+	if err != nil {
+		return false, fmt.Errorf("look for learned routes: %w", err)
+	}
+	return slices.ContainsFunc(routes, func(route kernel.Route) bool { return route.Metric == bgp.RouteMetric }), nil
+}
+
+// read returns what a setup is to be made from. A password file that cannot be read is said and leaves its peers without a session.
+func (r *routing) read() (inputs, error) {
+	file, err := readBGPFile(r.cfg.BGPConfig)
+	if err != nil {
+		return inputs{}, err
+	}
+	parsed, err := bgpconfig.Parse(file)
+	if err != nil {
+		return inputs{}, fmt.Errorf("%s: %w", r.cfg.BGPConfig, err)
+	}
+	now := inputs{file: file, node: r.node}
+	now.passwords, err = bgpconfig.ReadPasswords(parsed.PasswordFiles(r.cfg.NodeName, r.node.Labels))
+	if err != nil {
+		r.say(err)
+	}
+	return now, nil
+}
+
+func (r *routing) setup(from inputs) (bgp.Setup, error) {
+	parsed, err := bgpconfig.Parse(from.file)
+	if err != nil {
+		return bgp.Setup{}, fmt.Errorf("%s: %w", r.cfg.BGPConfig, err)
+	}
+	record := from.node
+	record.Name = r.cfg.NodeName
+	planner, err := topology.New(topology.Options{
+		Network:    r.network,
+		Config:     parsed,
+		Record:     record,
+		Passwords:  from.passwords,
+		PublicIP:   r.cfg.PublicIP,
+		PublicIPv6: r.cfg.PublicIPv6,
+		Now:        time.Now,
+	}, r.planner)
+	if err != nil {
+		return bgp.Setup{}, err
+	}
+	r.planner = planner
+	setup := bgp.Setup{Planner: planner, Always: parsed.Overlay == bgpconfig.OverlayAlways}
+	if parsed.Overlay != bgpconfig.OverlayNever {
+		setup.Overlay = r.tunnels
+	}
+	return setup, nil
+}
+
+// readBGPFile returns nothing when there is no file to read.
+func readBGPFile(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read BGP configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, bgpconfig.MaxSize+1)) // one more: Parse says that it is too large
+	if err != nil {
+		return nil, fmt.Errorf("read BGP configuration: %w", err)
+	}
+	return data, nil
+}
