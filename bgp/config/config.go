@@ -142,7 +142,8 @@ type Node struct {
 	RouterID    netip.Addr // zero: the node's IPv4 address
 	Port        uint16
 	NextHopSelf bool // to nodes, of what neighbours that are not nodes announced
-	Reflector   *Reflector
+	Reflector   *Reflector // nil: the node is none
+	ClusterID   netip.Addr // zero: the router ID; of a node that is no reflector too, so that it can become one without new sessions
 	PodSubnets  Attributes
 }
 
@@ -186,8 +187,11 @@ func (s NodeSettings) or(o NodeSettings) NodeSettings {
 func (n *Node) fill(s NodeSettings) {
 	n.AS, n.RouterID, n.Port = s.AS, s.RouterID, s.Port
 	n.NextHopSelf = s.NextHopSelf != nil && *s.NextHopSelf
-	if s.Reflector != nil && s.Reflector.Enabled {
-		n.Reflector = s.Reflector
+	if s.Reflector != nil {
+		n.ClusterID = s.Reflector.ClusterID
+		if s.Reflector.Enabled {
+			n.Reflector = s.Reflector
+		}
 	}
 	if s.PodSubnets != nil {
 		n.PodSubnets = *s.PodSubnets

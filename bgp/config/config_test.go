@@ -277,8 +277,8 @@ nodes:
 	}{
 		{"no rule", "x", nil, "", Node{AS: 65000, Port: 179, PodSubnets: Attributes{LocalPref: 1}}},
 		{"by name", "a", nil, "", Node{AS: 65001, Port: 179, PodSubnets: Attributes{LocalPref: 1}}},
-		{"by label", "b", r1, "", Node{AS: 65002, Port: 1791, NextHopSelf: true, Reflector: reflector, PodSubnets: Attributes{LocalPref: 2}}},
-		{"by both", "a", r1, "", Node{AS: 65001, Port: 1791, NextHopSelf: true, Reflector: reflector, PodSubnets: Attributes{LocalPref: 2}}},
+		{"by label", "b", r1, "", Node{AS: 65002, Port: 1791, NextHopSelf: true, Reflector: reflector, ClusterID: reflector.ClusterID, PodSubnets: Attributes{LocalPref: 2}}},
+		{"by both", "a", r1, "", Node{AS: 65001, Port: 1791, NextHopSelf: true, Reflector: reflector, ClusterID: reflector.ClusterID, PodSubnets: Attributes{LocalPref: 2}}},
 		{"the record first", "a", r1, `{"as":65009,"reflector":{"enabled":false},"nextHopSelf":false}`,
 			Node{AS: 65009, Port: 1791, PodSubnets: Attributes{LocalPref: 2}}},
 	} {

@@ -19,7 +19,8 @@
 //
 // Only a covered pair does without a session of its own. When reflectors appear, the mesh stays until each pair is covered, and goes pair by
 // pair. When they all die, no pair is covered and the mesh comes back at once; it needs no word of the datastore, since each node sees
-// by itself that it hears none. A reflector that restarts gracefully is heard all the while. A node that alone lost its reflectors publishes it, and
+// by itself that it hears none. A reflector that restarts gracefully is heard all the while, unless it stays away for half of the time for which
+// its routes are kept; the mesh is there before they go. A node that alone lost its reflectors publishes it, and
 // the others take up sessions with it. A node that is no reflector any more goes on serving those who hear it (Leaving), and they hear it until
 // their mesh is complete.
 //

@@ -4,15 +4,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/twill-cni/twill/bgp"
 	"github.com/twill-cni/twill/bgp/config"
 )
-
-// recheckRestarted is how often the plan is looked at while routes are kept for a reflector that is away: they may go without any
-// session changing its state.
-const recheckRestarted = time.Second
 
 // listen finds the reflectors of this AS and which of them are heard.
 func (v *view) listen() {
@@ -67,17 +62,21 @@ func (v *view) stillServes(n *node) bool {
 }
 
 // hearsNow reports whether n has told all that it knows, and whether that is still there. A reflector that was heard is heard for as long as
-// its session holds, or its routes are kept: after a restart it sends End-of-RIB late, but what it said before is not forgotten.
+// its session holds: after a restart it sends End-of-RIB late, but what it said before is not forgotten. Once it is away for half of the
+// time that its routes are kept, it counts as dead, so that the mesh is complete before they go.
 func (v *view) hearsNow(n *node) bool {
-	s := v.sessions[n.address]
-	if s.Restarted {
-		v.recheck(recheckRestarted)
-		return slices.Contains(v.Published.Hears, n.Node)
+	s, heard := v.sessions[n.address], slices.Contains(v.Published.Hears, n.Node)
+	switch {
+	case s.Established():
+		return heard || v.complete(s)
+	case !s.Restarted || !heard || v.Config.Graceful == nil:
+		return false
 	}
-	if s.Established() && slices.Contains(v.Published.Hears, n.Node) {
-		return true
+	left := v.Config.Graceful.RestartTime/2 - v.Now.Sub(s.Since)
+	if left > 0 {
+		v.recheck(left)
 	}
-	return v.complete(s)
+	return left > 0
 }
 
 // complete reports whether the neighbour of a session has said all that it had to say, and had its moment more.
