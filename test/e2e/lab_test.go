@@ -177,7 +177,7 @@ func TestLabFails(t *testing.T) {
 			must(t, os.Remove(filepath.Join(dir, "twill")))
 			must(t, os.WriteFile(filepath.Join(dir, "twill"), []byte("#!/bin/sh\necho broken >&2; exit 3\n"), 0o755))
 		}, nil, "broken"},
-		{"a backend that is not there yet", func(*testing.T, string) {}, []string{"--backend=bgp"}, "bgp"},
+		{"a backend nobody knows", func(*testing.T, string) {}, []string{"--backend=udp"}, "udp"},
 		{"a wrong VNI", func(*testing.T, string) {}, []string{`--backend-config={"VNI":99999999}`, "--timeout=2s"}, "VNI"},
 		{"more pods than addresses", func(*testing.T, string) {}, []string{"--network=10.9.0.0/22", "--nodes=9", "--pods=0", "--timeout=2s"}, "10.9.0.0/22"},
 	}
