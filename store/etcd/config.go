@@ -38,8 +38,9 @@ type Config struct {
 	LeaseTTL       time.Duration
 	RequestTimeout time.Duration // of one request; DefaultRequestTimeout when 0
 
-	// Holdover is how long leases outlive etcd's loss of its data, counted anew whenever one of their nodes claimed again. Nodes notice the
-	// loss with their next probe and claim at once; the rest is reserve for a busy server that has just come up. DefaultHoldover when 0.
+	// Holdover is how long leases outlive etcd's loss of its data, or their expiry in a long outage, counted anew whenever one of their
+	// nodes claimed again. Nodes notice with their next probe and claim at once; the rest is reserve for a busy server that has
+	// just come up. DefaultHoldover when 0.
 	Holdover time.Duration
 }
 

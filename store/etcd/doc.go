@@ -22,7 +22,8 @@
 // The store probes etcd every two seconds. Health goes by the probe's answers; they also tell an etcd that was restored from a
 // backup or wiped: its revisions go back, which a watch does not notice by itself. That starts a new epoch:
 // everything is read again, nodes claim their subnets again, and leases that vanished with the old history hold on until their nodes
-// had the time for it (holdover.go), so that nobody removes peers that are alive.
+// had the time for it (holdover.go), so that nobody removes peers that are alive. The same goes for leases that expired in a long
+// outage, when no node could renew its own.
 //
 // A node's start, step by step: Register reads all records in pages, finds the one with the node's public address, extends
 // its etcd lease, and writes only what differs, so that a restart is no event for the others. A node without a record

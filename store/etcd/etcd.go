@@ -75,7 +75,7 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.health.init()
+	s.health.init(cfg.LeaseTTL)
 	s.start(s.probe)
 	return s, nil
 }

@@ -16,20 +16,29 @@ const (
 	probeRetry    = 500 * time.Millisecond // after one that was not
 	probeTimeout  = 2 * time.Second
 	healthGrace   = 3 * time.Second // for how long an answer outweighs a later error
+
+	// The bounds of how long an outage is that may have cost nodes their leases: a third of LeaseTTL, since a renewal may have been
+	// due when it began, within these. Other nodes' TTL is not known; flanneld renews an hour before the end, unless told otherwise.
+	shortestLong = 5 * time.Second // more than between probes that are answered
+	longestLong  = time.Minute
 )
 
 // health is what the store knows of etcd's. An etcd that dies is noticed within healthGrace, one that falls silent within
 // probeInterval + probeTimeout.
 type health struct {
+	long time.Duration // from this length on an outage is a long one
+
 	mu       sync.Mutex
 	last     time.Time // of an answer
+	longOver time.Time // when the last long outage was found to be over
 	err      error     // of the last probe
 	revision int64     // the highest of this epoch
 	epoch    context.Context
 	endEpoch context.CancelFunc
 }
 
-func (h *health) init() {
+func (h *health) init(leaseTTL time.Duration) {
+	h.long = min(max(leaseTTL/3, shortestLong), longestLong)
 	h.err = errors.New("etcd has not answered yet")
 	h.epoch, h.endEpoch = context.WithCancel(context.Background())
 }
@@ -48,8 +57,24 @@ func (s *Store) Health() error {
 func (h *health) answered(revision int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.last = time.Now()
+	h.heard()
 	h.revision = max(h.revision, revision)
+}
+
+// heard notes the time of an answer. h.mu is held.
+func (h *health) heard() {
+	now := time.Now()
+	if !h.last.IsZero() && now.Sub(h.last) >= h.long {
+		h.longOver = now
+	}
+	h.last = now
+}
+
+// sinceLongOutage returns how long ago a long outage ended; the longest duration when there was none.
+func (h *health) sinceLongOutage() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return time.Since(h.longOver)
 }
 
 // seen returns the highest revision of this epoch.
@@ -68,7 +93,7 @@ func (h *health) probed(before, revision int64, err error) (reset bool) {
 	if err != nil {
 		return false
 	}
-	h.last = time.Now()
+	h.heard()
 	if reset = revision < before; reset {
 		h.endEpoch()
 		h.epoch, h.endEpoch = context.WithCancel(context.Background())

@@ -7,9 +7,10 @@ import (
 	"github.com/twill-cni/twill/store"
 )
 
-// A holdover keeps the leases that vanished not because anybody took them away, but because etcd lost them: its data was
-// wiped, or restored from a backup. Their nodes are still there and will claim the same subnets again; without the
-// holdover every node would remove all its peers for those seconds.
+// A holdover keeps the leases that vanished not because anybody took them away, but because etcd lost them (its data was wiped, or
+// restored from a backup), or because they expired while nobody could renew them. Their nodes are still there and will claim the same
+// subnets again; without the holdover every node would remove all its peers for those seconds. A lease that was deleted for good
+// in that time is held as well: the datastore does not tell, and a route to a node that left harms nobody for some seconds.
 type holdover struct {
 	leases map[store.Subnets]*store.Lease
 	// index finds a held lease by what only one node can have: a subnet or a public address.
@@ -21,19 +22,29 @@ type holdover struct {
 // begin holds the leases of old that are not in next, which is what etcd has now. It lasts for the time given since the last of
 // their nodes claimed again: many nodes need longer than few.
 func (h *holdover) begin(old, next []*store.Lease, lasts time.Duration) {
-	*h = holdover{leases: map[store.Subnets]*store.Lease{}, index: map[any]store.Subnets{}, lasts: lasts}
+	*h = holdover{}
 	for _, l := range old {
-		h.leases[l.Subnets()] = l
-		for _, key := range identity(l) {
-			h.index[key] = l.Subnets()
-		}
+		h.hold(l, lasts)
 	}
 	for _, l := range next {
 		h.release(l)
 	}
-	if len(h.leases) > 0 {
-		h.timer = time.NewTimer(lasts)
+	if len(h.leases) == 0 {
+		h.timer = nil
 	}
+}
+
+// hold holds l too, for the time given since l or the last lease was held or released. It reports whether l is the first that is held.
+func (h *holdover) hold(l *store.Lease, lasts time.Duration) (first bool) {
+	if first = h.timer == nil; first {
+		*h = holdover{leases: map[store.Subnets]*store.Lease{}, index: map[any]store.Subnets{}, lasts: lasts, timer: time.NewTimer(lasts)}
+	}
+	h.timer.Reset(lasts)
+	h.leases[l.Subnets()] = l
+	for _, key := range identity(l) {
+		h.index[key] = l.Subnets()
+	}
+	return first
 }
 
 // ends yields when the leases that are still held were held for long enough; it is nil while no holdover lasts.

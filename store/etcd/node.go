@@ -68,8 +68,8 @@ func (w *nodeWatch) run(ctx context.Context) (progressed bool, err error) {
 	}
 }
 
-// load takes over what the record says in the given epoch. A record that vanished not because anybody removed it, but because etcd lost it,
-// is held on to for as long as leases are: the operator may be about to restore it.
+// load takes over what the record says in the given epoch. A record that vanished not because anybody removed it, but because etcd
+// lost it, is held on to for as long as leases are: the operator may be about to restore it.
 func (w *nodeWatch) load(epoch context.Context, kv *mvccpb.KeyValue) {
 	lost := kv == nil && w.epoch != nil && w.epoch != epoch && !w.last.Equal(store.NodeRecord{Name: w.last.Name})
 	w.epoch = epoch

@@ -65,8 +65,8 @@ func (c *connections) closeFrom(gone []netip.Addr) int {
 	return len(dead)
 }
 
-// trackedCredentials add the connections that they do the handshake of. A dialer of our own would do so as well, but gRPC then leaves out
-// what its own does (the proxy from the environment), and it sets TCP_USER_TIMEOUT on nothing but a *net.TCPConn.
+// trackedCredentials add the connections that they do the handshake of. A dialer of our own would do so as well, but gRPC then leaves
+// out what its own does (the proxy from the environment), and it sets TCP_USER_TIMEOUT on nothing but a *net.TCPConn.
 type trackedCredentials struct {
 	credentials.TransportCredentials
 	conns *connections

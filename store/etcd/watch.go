@@ -92,11 +92,11 @@ func (w *watch) load(ctx context.Context) error {
 	for name, err := range rejected {
 		w.report(name, err)
 	}
-	if w.lost {
+	if w.lost || w.settling() {
 		w.holdover.begin(w.leases, next, w.store.cfg.Holdover)
 		w.lost = false
 		if n := len(w.holdover.leases); n > 0 {
-			w.store.log.Warn("etcd lost leases; they hold on until their nodes had time to claim again", "leases", n, "time", w.store.cfg.Holdover)
+			w.tellHoldover(n)
 		}
 	} else {
 		for _, l := range next {
@@ -109,6 +109,14 @@ func (w *watch) load(ctx context.Context) error {
 	return nil
 }
 
+// settling reports whether leases may be missing whose nodes could not renew them, as after a long outage.
+func (w *watch) settling() bool { return w.store.health.sinceLongOutage() < w.store.cfg.Holdover }
+
+func (w *watch) tellHoldover(least int) {
+	w.store.log.Warn("etcd lost leases, or they expired in an outage; they hold on until their nodes had time to claim again",
+		"atLeast", least, "time", w.store.cfg.Holdover)
+}
+
 // follow applies what happens after w.revision.
 func (w *watch) follow(batches <-chan []clientv3.WatchResponse) (progressed bool, err error) {
 	for open := true; open; {
@@ -119,6 +127,7 @@ func (w *watch) follow(batches <-chan []clientv3.WatchResponse) (progressed bool
 		case <-w.holdover.ends():
 			changes = w.holdover.end()
 		}
+		progressed = progressed || len(batch) > 0
 		for i := 0; i < len(batch) && err == nil; i++ {
 			changes, err = w.apply(changes, batch[i])
 		}
@@ -126,10 +135,6 @@ func (w *watch) follow(batches <-chan []clientv3.WatchResponse) (progressed bool
 		w.publish()
 		if err != nil {
 			return progressed, err
-		}
-		if len(batch) > 0 {
-			progressed = true
-			w.store.health.answered(w.revision)
 		}
 	}
 	if w.epoch.Err() != nil {
@@ -174,6 +179,7 @@ func (w *watch) apply(changes []store.Change, resp clientv3.WatchResponse) ([]st
 		}
 		return changes, fmt.Errorf("watch %s: %w", w.store.leasePrefix(), err)
 	}
+	w.store.health.answered(resp.Header.Revision) // before all else: it may end a long outage
 	for _, event := range resp.Events {
 		if event.Kv.ModRevision <= w.loaded { // it came while the leases were read, and they say it
 			continue
@@ -199,6 +205,12 @@ func (w *watch) event(name string, event *clientv3.Event) (store.Change, bool) {
 	if event.Type == clientv3.EventTypeDelete {
 		delete(w.rejected, name)
 		subnets, err := store.ParseKey(name)
+		if old := store.Find(w.leases, subnets); err == nil && old != nil && w.settling() {
+			if w.holdover.hold(old, w.store.cfg.Holdover) {
+				w.tellHoldover(1)
+			}
+			return store.Change{}, false
+		}
 		return store.Change{Subnets: subnets}, err == nil
 	}
 	lease, err := read(name, event.Kv.Value)
