@@ -3,6 +3,7 @@
 package podnet
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -106,6 +107,26 @@ func TestAwaitLocalsGivesUp(t *testing.T) {
 		check(t, w.await(h.host, []netip.Prefix{netip.MustParsePrefix("fd00::1/64")}, patience))
 		if took := time.Since(start); took < patience || took > 5*time.Second {
 			t.Errorf("await took %s, want %s", took, patience)
+		}
+	})
+}
+
+// Whatever comes, an address is taken for one in use only when a message names it.
+func FuzzWithoutLocals(f *testing.F) {
+	var b batch
+	body := make([]byte, unix.SizeofRtMsg)
+	body[0], body[1], body[7] = unix.AF_INET6, 128, unix.RTN_LOCAL
+	addr := netip.MustParseAddr("fd00::1")
+	b.add("", unix.RTM_NEWROUTE, 0, body)
+	b.addr(unix.RTA_DST, addr)
+	b.end()
+	f.Add(b.buf)
+	f.Add(append(b.buf[:len(b.buf):len(b.buf)], b.buf...))
+	f.Add(b.buf[:20])
+	f.Fuzz(func(t *testing.T, data []byte) {
+		left := withoutLocals([]netip.Addr{addr}, data)
+		if len(left) == 0 && !bytes.Contains(data, addr.AsSlice()) {
+			t.Errorf("%x does not hold the address", data)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package localipam
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,8 +15,9 @@ import (
 	"github.com/twill-cni/twill/plugins/attach"
 )
 
-// A process that was stopped while it held the store must not hang every ADD and DEL of the node for ever.
-func TestStoreThatStaysLocked(t *testing.T) {
+// open returns the IPAM of a network with the subnet 10.0.0.0/24.
+func open(t *testing.T) IPAM {
+	t.Helper()
 	cfg, err := ipam.ParseConfig([]byte(`{"ipam":{"type":"twill-ipam","dataDir":"` + t.TempDir() + `","subnet":"10.0.0.0/24"}}`))
 	if err != nil {
 		t.Fatal(err)
@@ -24,13 +26,42 @@ func TestStoreThatStaysLocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := New(cfg, store)
+	return New(cfg, store)
+}
+
+// What a lease holds is told until it is released; after that the address is free.
+func TestWhoHoldsWhat(t *testing.T) {
+	l := open(t)
+	owner := kernel.PodOwner{ContainerID: "a", IfName: "eth0"}
+	addr := []netip.Addr{netip.MustParseAddr("10.0.0.2")}
+	want := func(when string, leased, free []netip.Addr) {
+		t.Helper()
+		haveLeased, err := l.Leased(t.Context(), owner)
+		haveFree, freeErr := l.Free(t.Context(), addr)
+		if err != nil || freeErr != nil || !slices.Equal(haveLeased, leased) || !slices.Equal(haveFree, free) {
+			t.Errorf("%s: leased %v, error %v; free %v, error %v", when, haveLeased, err, haveFree, freeErr)
+		}
+	}
+	want("before", nil, addr)
+	if _, err := l.Allocate(t.Context(), attach.Request{Owner: owner}); err != nil {
+		t.Fatal(err)
+	}
+	want("leased", addr, nil)
+	if err := l.Release(t.Context(), owner); err != nil {
+		t.Fatal(err)
+	}
+	want("released", nil, addr)
+}
+
+// A process that was stopped while it held the store must not hang every ADD and DEL of the node for ever.
+func TestStoreThatStaysLocked(t *testing.T) {
+	l := open(t)
 	owner := kernel.PodOwner{ContainerID: "a", IfName: "eth0"}
 	lease, err := l.Allocate(t.Context(), attach.Request{Owner: owner})
 	if err != nil {
 		t.Fatal(err)
 	}
-	lock, err := unix.Open(cfg.DataDir+"/net/lock", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	lock, err := unix.Open(l.cfg.DataDir+"/net/lock", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
