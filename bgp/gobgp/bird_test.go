@@ -46,7 +46,7 @@ protocol bgp twill {
 
 func TestExchange(t *testing.T) {
 	seg := peertest.NewSegment(t, ourAddr+"/24", ourAddr6+"/64")
-	b := peertest.StartBIRD(seg.Host("192.0.2.2/24", "2001:db8::2/64"), birdConf("192.0.2.2", "", "10.2.0.0/24", "fd00:2::/64"))
+	b := peertest.StartBIRD(t, seg.Host("192.0.2.2/24", "2001:db8::2/64"), birdConf("192.0.2.2", "", "10.2.0.0/24", "fd00:2::/64"))
 	began := time.Now()
 	s := start(t, instance(peer("192.0.2.2"), peer("192.0.2.9"))) // the latter is dead
 

@@ -32,7 +32,7 @@ type engine struct {
 	ranges    map[netip.Prefix]bgp.Range
 	announced map[netip.Prefix]bgp.Announcement
 	held      map[netip.Addr]time.Time // peers that are left alone until then
-	policies  *api.SetPoliciesRequest
+	filters   filters
 	sessions  *sessions
 }
 

@@ -37,7 +37,7 @@ func (t *tap) Enabled(context.Context, slog.Level) bool { return true }
 func (t *tap) Handle(ctx context.Context, r slog.Record) error {
 	peer := t.peer
 	var d diagnosis
-	var failure string
+	var failure, said string
 	r.Attrs(func(a slog.Attr) bool {
 		switch a.Key {
 		case "Key":
@@ -46,6 +46,8 @@ func (t *tap) Handle(ctx context.Context, r slog.Record) error {
 			}
 		case "Error":
 			failure = a.Value.String()
+		case "Communicated-Reason":
+			said = a.Value.String()
 		case "Code":
 			if a.Value.Kind() == slog.KindInt64 {
 				d.code, d.notification = uint8(a.Value.Int64()), true
@@ -60,6 +62,9 @@ func (t *tap) Handle(ctx context.Context, r slog.Record) error {
 	switch {
 	case d.notification:
 		d.text = fmt.Sprintf("%s: %s", r.Message, packet.NewNotificationErrorCode(d.code, d.subcode))
+		if said != "" {
+			d.text += ": " + said
+		}
 	case failure != "":
 		d.text = r.Message + ": " + failure
 	}

@@ -17,6 +17,9 @@ const (
 	// section 4.1). What a node announces is its own, hence little depends on what others say; but a reflector should not
 	// withdraw what it has not yet heard again.
 	deferral = 3
+	// idleHold is how long, in seconds, a session rests after it was reset, for the loss of BFD above all. It is what the library does after other
+	// ends; its own default for this one is 30.
+	idleHold = 5
 	// allowOwnAS makes the library leave loops to the import policy.
 	allowOwnAS = 255
 	// passwordMax is the kernel's TCP_MD5SIG_MAXKEYLEN.
@@ -38,7 +41,7 @@ func check(s bgp.Settings) error {
 	if s.Timers.Hold < 3*time.Second {
 		errs = append(errs, fmt.Errorf("a hold time of %v is not supported, 3s is the least", s.Timers.Hold))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, checkRules(s))...)
 }
 
 // peerOf translates a peer. Rules are not in it, see filter.go.
@@ -63,9 +66,10 @@ func groupOf(s bgp.Settings, families []packet.Family) *api.PeerGroup {
 	out := &api.PeerGroup{
 		Conf: &api.PeerGroupConf{PeerAsn: s.AS, AuthPassword: s.Password, AllowOwnAsn: allowOwnAS},
 		Timers: &api.Timers{Config: &api.TimersConfig{
-			HoldTime:          uint64(s.Timers.Hold / time.Second),
-			KeepaliveInterval: uint64(s.Timers.Keepalive / time.Second),
-			ConnectRetry:      uint64(s.Timers.ConnectRetry / time.Second),
+			HoldTime:               uint64(s.Timers.Hold / time.Second),
+			KeepaliveInterval:      uint64(s.Timers.Keepalive / time.Second),
+			ConnectRetry:           uint64(s.Timers.ConnectRetry / time.Second),
+			IdleHoldTimeAfterReset: idleHold,
 		}},
 		Transport: &api.Transport{PassiveMode: s.Passive},
 	}

@@ -42,12 +42,12 @@ func (e *engine) setPeers(ctx context.Context, want bgp.Instance) error {
 			continue
 		}
 		old, known := e.peers[addr]
-		if known && sameSession(old.Settings, p.Settings) && old.Port == p.Port {
-			e.peers[addr] = p
-			continue
-		}
 		if err := check(p.Settings); err != nil {
 			errs = append(errs, fmt.Errorf("peer %v: %w", addr, err))
+			continue
+		}
+		if known && sameSession(old.Settings, p.Settings) && old.Port == p.Port {
+			e.peers[addr] = p
 			continue
 		}
 		if known {
@@ -108,16 +108,16 @@ func (e *engine) setRanges(ctx context.Context, want bgp.Instance) error {
 		}
 	}
 	for prefix, r := range wanted {
-		if _, known := e.ranges[prefix]; known {
-			e.ranges[prefix] = r
-			continue
-		}
+		e.sessions.expectRange(prefix.String(), r.Name, waitFor(r.Settings))
 		if err := check(r.Settings); err != nil {
 			errs = append(errs, fmt.Errorf("range %v: %w", prefix, err))
 			continue
 		}
+		if _, known := e.ranges[prefix]; known {
+			e.ranges[prefix] = r
+			continue
+		}
 		errs = append(errs, e.addRange(ctx, r))
-		e.sessions.expectRanges(waitFor(r.Settings))
 	}
 	return errors.Join(errs...)
 }

@@ -81,12 +81,13 @@ type sessions struct {
 	peers  map[netip.Addr]*session
 	chores []chore
 	news   bool
-	begun  bool      // there was a Set
-	ranges time.Time // until when Settled waits for neighbours of ranges
+	begun  bool              // there was a Set
+	ranges time.Time         // until when Settled waits for neighbours of ranges
+	names  map[string]string // of ranges, by their peer groups
 }
 
 func newSessions(log *slog.Logger, now func() time.Time) *sessions {
-	return &sessions{log: log, now: now, wake: make(chan struct{}, 1), peers: make(map[netip.Addr]*session)}
+	return &sessions{log: log, now: now, wake: make(chan struct{}, 1), peers: make(map[netip.Addr]*session), names: make(map[string]string)}
 }
 
 func (s *sessions) nudge() {
@@ -108,10 +109,11 @@ func (s *sessions) expect(addr netip.Addr, name string, wait time.Duration) {
 	p.name = name
 }
 
-// expectRanges makes Settled wait for neighbours that nobody knows of.
-func (s *sessions) expectRanges(wait time.Duration) {
+// expectRange is told each range when it is set. Settled waits the time given for neighbours that nobody knows of.
+func (s *sessions) expectRange(group, name string, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.names[group] = name
 	if s.ranges.IsZero() {
 		s.ranges = s.now().Add(wait)
 	}
@@ -172,7 +174,7 @@ func (s *sessions) event(e *apiutil.Peer, at time.Time) {
 		if !up {
 			return
 		}
-		p = &session{name: e.Conf.PeerGroup, dynamic: true}
+		p = &session{name: s.names[e.Conf.PeerGroup], dynamic: true}
 		s.peers[addr] = p
 	}
 	s.news = true
@@ -211,6 +213,9 @@ func (s *sessions) down(addr netip.Addr, p *session, e *apiutil.Peer, at time.Ti
 		kept = false
 	case kept:
 		s.chores = append(s.chores, chore{addr, renewBFD})
+	}
+	if p.endReason == "" {
+		p.endReason = "closed by this node"
 	}
 	if kept {
 		p.endReason = "connection lost; routes are kept"

@@ -72,9 +72,6 @@ func fillState(st *bgp.SessionState, p *api.Peer) {
 	if id, err := netip.ParseAddr(p.State.RouterId); err == nil && !id.IsUnspecified() {
 		st.RouterID = id
 	}
-	if st.Dynamic {
-		st.Name = p.Conf.PeerGroup
-	}
 	st.UpdatesIn = p.State.Messages.Received.Update
 	st.UpdatesOut = p.State.Messages.Sent.Update
 	for _, f := range p.AfiSafis {
@@ -101,9 +98,7 @@ func (s *sessions) fill(addr netip.Addr, st *bgp.SessionState) {
 	if p == nil {
 		return
 	}
-	if st.Dynamic && p.name != "" {
-		st.Name = p.name
-	}
+	st.Name = p.name
 	st.Since, st.Flaps, st.Restarted = p.since, p.flaps, p.restarting
 	st.EndOfRIB = p.up && p.awaited != nil && len(p.awaited) == 0
 	st.LastError = p.endReason

@@ -20,62 +20,63 @@ func nsHandle(f *os.File) netns.NsHandle { return netns.NsHandle(int(f.Fd())) }
 // BIRD is a running bird (version 2).
 type BIRD struct {
 	*process
+	t      testing.TB
 	dir    string
 	socket string
 	host   *Host
 }
 
 // StartBIRD runs bird in the foreground on a host, with a configuration. The test's end kills it.
-func StartBIRD(h *Host, conf string) *BIRD {
-	h.t.Helper()
-	dir := tempDir(h.t)
-	b := &BIRD{dir: dir, socket: filepath.Join(dir, "ctl"), host: h}
-	must(h.t, "write bird.conf", os.WriteFile(filepath.Join(dir, "bird.conf"), []byte(conf), 0o600))
+func StartBIRD(t testing.TB, h *Host, conf string) *BIRD {
+	t.Helper()
+	dir := tempDir(t)
+	b := &BIRD{t: t, dir: dir, socket: filepath.Join(dir, "ctl"), host: h}
+	must(t, "write bird.conf", os.WriteFile(filepath.Join(dir, "bird.conf"), []byte(conf), 0o600))
 	b.Start()
 	return b
 }
 
 // Start starts bird again after it was killed.
 func (b *BIRD) Start() {
-	b.host.t.Helper()
+	b.t.Helper()
 	_ = os.Remove(b.socket)
 	cmd := b.host.Command(context.Background(), "bird", "-f", "-c", filepath.Join(b.dir, "bird.conf"), "-s", b.socket, "-P", filepath.Join(b.dir, "pid"))
-	b.process = startProcess(b.host.t, cmd)
-	Eventually(b.host.t, "bird answers", 10*time.Second, func() bool {
+	b.process = startProcess(b.t, cmd)
+	Eventually(b.t, "bird answers", 10*time.Second, func() bool {
 		return exec.Command("birdc", "-s", b.socket, "show", "status").Run() == nil
 	})
 }
 
 // Ctl returns what birdc prints.
 func (b *BIRD) Ctl(args ...string) string {
-	b.host.t.Helper()
+	b.t.Helper()
 	out, err := exec.Command("birdc", append([]string{"-r", "-s", b.socket}, args...)...).CombinedOutput()
 	if err != nil {
-		b.host.t.Fatalf("birdc %v: %v\n%s", args, err, out)
+		b.t.Fatalf("birdc %v: %v\n%s", args, err, out)
 	}
 	return string(out)
 }
 
 // Do gives bird a command that changes it.
 func (b *BIRD) Do(args ...string) string {
-	b.host.t.Helper()
+	b.t.Helper()
 	out, err := exec.Command("birdc", append([]string{"-s", b.socket}, args...)...).CombinedOutput()
 	if err != nil {
-		b.host.t.Fatalf("birdc %v: %v\n%s", args, err, out)
+		b.t.Fatalf("birdc %v: %v\n%s", args, err, out)
 	}
 	return string(out)
 }
 
 // Configure gives bird a new configuration.
 func (b *BIRD) Configure(conf string) {
-	b.host.t.Helper()
-	must(b.host.t, "write bird.conf", os.WriteFile(filepath.Join(b.dir, "bird.conf"), []byte(conf), 0o600))
+	b.t.Helper()
+	must(b.t, "write bird.conf", os.WriteFile(filepath.Join(b.dir, "bird.conf"), []byte(conf), 0o600))
 	b.Do("configure")
 }
 
 // Has reports whether bird has a route for the prefix whose description contains all of words.
 func (b *BIRD) Has(prefix string, words ...string) bool {
-	b.host.t.Helper()
+	b.t.Helper()
 	out, err := exec.Command("birdc", "-r", "-s", b.socket, "show", "route", "for", prefix, "all").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), prefix) {
 		return false
