@@ -25,14 +25,14 @@ func (v *view) listen() {
 	v.missNobody()
 }
 
-// missNobody keeps the reflectors that served this node before among those that are heard, until they are not missed.
+// missNobody keeps the reflectors that carried routes to this node before among those that are heard, until they are not missed.
 func (v *view) missNobody() {
-	if v.isReflector() || v.Config.Mesh == config.MeshOff {
+	if v.Config.Mesh == config.MeshOff {
 		return
 	}
 	var former []*node
 	for _, n := range v.nodes {
-		if n.inside && n.Reflector != nil && !v.servesMe(n) && slices.Contains(v.Published.Hears, n.Node) && v.hearsNow(n) {
+		if n.inside && n.Reflector != nil && !v.hears[n.Node] && slices.Contains(v.Published.Hears, n.Node) && v.hearsNow(n) {
 			former = append(former, n)
 		}
 	}
@@ -56,9 +56,9 @@ func (v *view) serves(n *node) bool {
 	return v.isReflector() && n.inside && !n.reflects() && v.Node.Reflector.Serves.Matches(n.Node, n.Labels)
 }
 
-// stillServes reports whether n, which is no client any more, still needs what it hears from this node.
+// stillServes reports whether n, be it a client any more or not, needs what it hears from this node.
 func (v *view) stillServes(n *node) bool {
-	return v.Published.Reflector != nil && n.inside && !n.reflects() && n.hearsOf(v.Node.Name)
+	return v.Published.Reflector != nil && n.inside && n.hearsOf(v.Node.Name)
 }
 
 // hearsNow reports whether n has told all that it knows, and whether that is still there. A reflector that was heard is heard for as long as
