@@ -141,3 +141,19 @@ func TestAddressChangedWhileDown(t *testing.T) {
 	c.eventuallyReach(a, b)
 	c.eventuallyReach(b, a)
 }
+
+// Two nodes that were given one name by mistake are two nodes all the same: their devices differ.
+func TestSameName(t *testing.T) {
+	c := newCluster(t, vxlanNetwork)
+	a, b, other := c.addNode(), c.addNode(), c.addNode()
+	a.start("--node-name=same")
+	b.start("--node-name=same")
+	other.start()
+	for _, n := range []*testNode{a, b, other} {
+		n.eventuallyReady()
+	}
+	c.eventuallyReach(a, b)
+	c.eventuallyReach(b, a)
+	c.eventuallyReach(other, a)
+	c.eventuallyReach(other, b)
+}
