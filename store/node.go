@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// NodeRecord is what an operator says of a node, as opposed to its lease, which is what the node says of itself. A NodeRecord is never
-// changed after it was made. The zero record with a name says nothing.
+// NodeRecord is what an operator says of a node, as opposed to its lease, which is what the node says of itself. A NodeRecord is
+// never changed after it was made. The zero record with a name says nothing.
 type NodeRecord struct {
 	Name   string
 	Labels map[string]string // in Kubernetes' syntax; nil when there are none
@@ -81,7 +81,7 @@ func parseLabels(raw json.RawMessage) (map[string]string, error) {
 		case !isLabelKey(key):
 			return nil, fmt.Errorf("%q is no label: want NAME or DNS-DOMAIN/NAME", clip(key))
 		case value == nil || *value != "" && !isLabelName(*value):
-			return nil, fmt.Errorf("%s: want a string of at most 63 letters, digits, '-', '_' and '.' that begins and ends with a letter or digit", clip(key))
+			return nil, fmt.Errorf("%s: want a string of at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends", clip(key))
 		default:
 			labels[key] = *value
 		}
@@ -134,8 +134,8 @@ func parseObject(raw json.RawMessage) (json.RawMessage, error) {
 	return b.Bytes(), nil
 }
 
-// CheckNodeName returns an error when a node cannot have that name in a datastore: when it is empty, too long, or has other characters
-// than letters, digits, dots and dashes.
+// CheckNodeName returns an error when a node cannot have that name in a datastore: when it is empty, too long, or has other
+// characters than letters, digits, dots and dashes.
 func CheckNodeName(name string) error {
 	if len(name) > maxNodeName || !isWord(name, "-.") {
 		return fmt.Errorf("%q is no node name", clip(name))
