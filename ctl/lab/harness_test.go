@@ -59,7 +59,13 @@ func context30(t *testing.T) context.Context {
 // options returns options for a lab of this test's own, and checks at the test's end that nothing of it is left.
 func options(t *testing.T, name string) lab.Options {
 	t.Helper()
-	o := lab.Options{Name: fmt.Sprintf("twilltest-%d-%s", os.Getpid(), name), StateDir: filepath.Join(t.TempDir(), "labs"), BinDir: programs}
+	// Not t.TempDir, whose name holds the test's: the daemon's socket has a path of at most 107 bytes (unix(7)).
+	dir, err := os.MkdirTemp("", "twill-lab-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	o := lab.Options{Name: fmt.Sprintf("twilltest-%d-%s", os.Getpid(), name), StateDir: filepath.Join(dir, "labs"), BinDir: programs}
 	links := rootLinks(t)
 	t.Cleanup(func() {
 		if t.Failed() { // the reason matters more than what it left

@@ -19,19 +19,27 @@ import (
 type interruption struct {
 	after  string // a stage; "" stands for the first namespace
 	signal syscall.Signal
+	args   []string // more flags of the lab
 }
 
 func TestInterruptedUpLeavesNothing(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGKILL} {
 		for _, after := range []string{"", "underlay", "nodes", "etcd", "daemons"} {
-			t.Run(fmt.Sprintf("%v after %q", sig, after), func(t *testing.T) { interrupt(t, interruption{after, sig}) })
+			t.Run(fmt.Sprintf("%v after %q", sig, after), func(t *testing.T) { interrupt(t, interruption{after: after, signal: sig}) })
+		}
+	}
+	routed := []string{"--subnets", "3", "--backend", "bgp", "--tor"}
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		for _, after := range []string{"", "underlay", "daemons"} {
+			t.Run(fmt.Sprintf("%v after %q, with a router", sig, after), func(t *testing.T) { interrupt(t, interruption{after, sig, routed}) })
 		}
 	}
 }
 
 func interrupt(t *testing.T, i interruption) {
 	o := options(t, "cut")
-	cmd := exec.Command(filepath.Join(programs, "twillctl"), "lab", "up", "--name", o.Name, "--state-dir", o.StateDir, "--nodes", "6", "--pods", "8")
+	args := []string{"lab", "up", "--name", o.Name, "--state-dir", o.StateDir, "--nodes", "6", "--pods", "8"}
+	cmd := exec.Command(filepath.Join(programs, "twillctl"), append(args, i.args...)...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
