@@ -1,11 +1,12 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -35,7 +36,7 @@ type Planner interface {
 type Planned struct {
 	Instance Instance
 	Rejects  []store.Reject
-	Publish  bool          // Attributes returns something else than before this plan
+	Publish  *LeaseData    // what Attributes returns from now on; nil when it is the same as before this plan
 	Again    time.Duration // after which the plan may be another although nothing happens; 0: never
 }
 
@@ -63,6 +64,8 @@ type Options struct {
 
 	// Restarting says that the kernel still forwards by what an earlier run learned.
 	Restarting bool
+	// Remember keeps what the node publishes for the next run, which has to go on from there. Its error is logged.
+	Remember func(LeaseData) error
 }
 
 // Setup is what may change while a Backend works.
@@ -82,6 +85,7 @@ type Backend struct {
 
 	mu       sync.Mutex
 	plan     *Instance
+	publish  *LeaseData // to be remembered; nil: nothing
 	services []Announcement
 
 	planned planned
@@ -174,9 +178,10 @@ func (b *Backend) follow(ctx context.Context) error {
 		case <-retry.C:
 		}
 		b.mu.Lock()
-		plan := *b.plan
+		plan, publish := *b.plan, b.publish
+		b.publish = nil
 		b.mu.Unlock()
-		err := b.opts.Speaker.Set(ctx, plan)
+		err := errors.Join(b.remember(publish), b.opts.Speaker.Set(ctx, plan))
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -189,6 +194,19 @@ func (b *Backend) follow(ctx context.Context) error {
 		}
 		retry.Reset(retryAfter)
 	}
+}
+
+func (b *Backend) remember(publish *LeaseData) error {
+	if publish == nil || b.opts.Remember == nil {
+		return nil
+	}
+	if err := b.opts.Remember(*publish); err != nil {
+		b.mu.Lock()
+		b.publish = cmp.Or(b.publish, publish)
+		b.mu.Unlock()
+		return fmt.Errorf("remember what the node publishes: %w", err)
+	}
+	return nil
 }
 
 // Settled reports whether what was learned is complete.
@@ -235,18 +253,20 @@ func (b *Backend) Links(uplink kernel.Uplink, self *store.Lease) ([]kernel.Link,
 // them; what reaches nodes through the overlay; and the learned routes.
 func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) ([]*kernel.Fragment, []store.Reject, error) {
 	rejects := b.replan(uplink, self, leases)
-	tunnels, more, err := b.tunnels(uplink, self, leases)
+	learned := b.opts.Speaker.Learned()
+	tunnels, more, err := b.tunnels(side{uplink: uplink, self: self}, leases, learned)
 	if err != nil {
 		return nil, nil, err
 	}
-	fragments, refused := b.render.fragments(side{uplink: uplink, self: self, tunnels: tunnels}, b.opts.Speaker.Learned())
+	fragments, refused := b.render.fragments(side{uplink: uplink, self: self, tunnels: tunnels}, learned)
 	b.refused.Store(&refused)
 	return fragments, slices.Concat(rejects, more, refused), nil
 }
 
 // tunnels returns what the overlay has for the nodes that are to be reached through it, by node address: all that are not on the uplink's
-// own network, and those that speak VXLAN only.
-func (b *Backend) tunnels(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) (map[netip.Addr]*kernel.Fragment, []store.Reject, error) {
+// own network, those that speak VXLAN only, and those that have not announced their pods yet. So a node that changes from VXLAN to BGP is
+// reached through the overlay until there is a route to it.
+func (b *Backend) tunnels(s side, leases []*store.Lease, learned []*Route) (map[netip.Addr]*kernel.Fragment, []store.Reject, error) {
 	setup := b.setup.Load()
 	if setup.Overlay == nil {
 		return nil, nil, nil
@@ -254,12 +274,12 @@ func (b *Backend) tunnels(uplink kernel.Uplink, self *store.Lease, leases []*sto
 	byKey := map[string]*store.Lease{}
 	var through []*store.Lease
 	for _, l := range leases {
-		if setup.Always || l.BackendType != BackendType || !uplink.OnLink(address(l)) {
+		if setup.Always || l.BackendType != BackendType || !s.uplink.OnLink(address(l)) || !announced(l, s.self, learned) {
 			through = append(through, l)
 			byKey[l.Key()] = l
 		}
 	}
-	fragments, rejects, err := setup.Overlay.Fragments(uplink, self, through)
+	fragments, rejects, err := setup.Overlay.Fragments(s.uplink, s.self, through)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -274,6 +294,23 @@ func (b *Backend) tunnels(uplink kernel.Uplink, self *store.Lease, leases []*sto
 	return tunnels, rejects, nil
 }
 
+// announced reports whether there is a route to each of the lease's subnets of a family that this node has.
+func announced(l, self *store.Lease, learned []*Route) bool {
+	for _, pair := range [][2]netip.Prefix{{l.Subnet, self.Subnet}, {l.IPv6Subnet, self.IPv6Subnet}} {
+		if !pair[0].IsValid() || !pair[1].IsValid() {
+			continue
+		}
+		if _, ok := slices.BinarySearchFunc(learned, pair[0], func(r *Route, p netip.Prefix) int { return comparePrefixes(r.Prefix, p) }); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
 // address returns the node address that a session with the lease's node uses.
 func address(l *store.Lease) netip.Addr {
 	if l.PublicIP.IsValid() {
@@ -281,72 +318,6 @@ func address(l *store.Lease) netip.Addr {
 	}
 	return l.PublicIPv6
 }
-
-// planned is what the plan was last made from.
-type planned struct {
-	setup       *Setup
-	uplink      kernel.Uplink
-	self        *store.Lease
-	leases      []*store.Lease
-	established map[netip.Addr]bool // and synced
-	services    []Announcement
-	rejects     []store.Reject
-}
-
-// replan makes the plan again when something that it follows from has changed, or when its time has come.
-func (b *Backend) replan(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) []store.Reject {
-	b.mu.Lock()
-	services := b.services
-	b.mu.Unlock()
-	sessions := b.opts.Speaker.Sessions()
-	now := planned{setup: b.setup.Load(), uplink: uplink, self: self, leases: leases, services: services, established: map[netip.Addr]bool{}}
-	for _, s := range sessions {
-		if s.Established() || s.Restarted {
-			now.established[s.Address] = s.Established() && s.EndOfRIB
-		}
-	}
-	if !b.overdue.Swap(false) && b.planned.same(now) {
-		return b.planned.rejects
-	}
-	plan := now.setup.Planner.Plan(PlanInput{Uplink: uplink, Self: self, Leases: leases, Sessions: sessions, Services: services})
-	plan.Instance.Restarting = b.opts.Restarting && !b.opts.Speaker.Settled()
-	now.rejects = plan.Rejects
-	b.planned = now
-	b.wakeAfter(plan.Again)
-	b.mu.Lock()
-	b.plan = &plan.Instance
-	b.mu.Unlock()
-	select {
-	case b.due <- struct{}{}:
-	default:
-	}
-	if plan.Publish {
-		b.tell() // the next sync publishes
-	}
-	return plan.Rejects
-}
-
-// wakeAfter has the plan made again after d.
-func (b *Backend) wakeAfter(d time.Duration) {
-	if b.again != nil {
-		b.again.Stop()
-		b.again = nil
-	}
-	if d > 0 {
-		b.again = time.AfterFunc(d, func() {
-			b.overdue.Store(true)
-			b.tell()
-		})
-	}
-}
-
-// same compares leases and services by identity: both are never changed after they were made.
-func (p planned) same(o planned) bool {
-	return p.setup == o.setup && p.self == o.self && p.uplink.Equal(o.uplink) && identical(p.leases, o.leases) &&
-		identical(p.services, o.services) && maps.Equal(p.established, o.established)
-}
-
-func identical[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
 // merge puts two JSON objects into one.
 func merge(a, b json.RawMessage) (json.RawMessage, error) {

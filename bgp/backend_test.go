@@ -60,7 +60,7 @@ type fakePlanner struct {
 	last  PlanInput
 
 	again   time.Duration
-	publish bool
+	publish *LeaseData
 }
 
 func (p *fakePlanner) Attributes(kernel.Uplink) (store.Attributes, error) {
@@ -188,7 +188,7 @@ func TestThePlanIsMadeAgainInItsTime(t *testing.T) {
 		}
 		time.Sleep(2*time.Second + time.Millisecond)
 		<-changed
-		planner.again, planner.publish = 0, true
+		planner.again, planner.publish = 0, &LeaseData{Node: "a"}
 		sync()
 		if planner.plans != 2 {
 			t.Errorf("%d plans after its time", planner.plans)
@@ -237,22 +237,55 @@ func TestTheSpeakerFollowsThePlanAndIsToldAgain(t *testing.T) {
 	})
 }
 
+func TestWhatIsPublishedIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refused := errors.New("disk full")
+		fail := []error{refused, nil}
+		var kept []string
+		b := New(Options{Speaker: &fakeSpeaker{}, Log: slog.New(slog.DiscardHandler), Remember: func(d LeaseData) error {
+			err := fail[0]
+			fail = fail[1:]
+			if err == nil {
+				kept = append(kept, d.Node)
+			}
+			return err
+		}}, Setup{Planner: &fakePlanner{publish: &LeaseData{Node: "a"}}})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- b.Run(ctx, func() {}) }()
+		s := here()
+		if _, _, err := b.Fragments(s.uplink, s.self, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"a"}, kept); diff != "" {
+			t.Error(diff)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestOverlayIsForWhoIsNotOnTheSameNetwork(t *testing.T) {
 	near, far, vxlan := lease("10.5.2.0/24", "192.0.2.2", BackendType), lease("10.5.3.0/24", "198.51.100.3", BackendType), lease("10.5.4.0/24", "192.0.2.4", "vxlan")
+	silent := lease("10.5.6.0/24", "192.0.2.6", BackendType)
 	for _, tt := range []struct {
 		name   string
 		always bool
 		want   []string
 	}{
-		{"cross-subnet", false, []string{far.Key(), vxlan.Key()}},
-		{"always", true, []string{near.Key(), far.Key(), vxlan.Key()}},
+		{"cross-subnet", false, []string{far.Key(), vxlan.Key(), silent.Key()}},
+		{"always", true, []string{near.Key(), far.Key(), vxlan.Key(), silent.Key()}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tunnels := &fakeOverlay{}
 			speaker := &fakeSpeaker{learned: []*Route{learned("10.5.2.0/24", "192.0.2.2"), learned("10.5.3.0/24", "192.0.2.254")}}
 			b := New(Options{Speaker: speaker}, Setup{Planner: &fakePlanner{}, Overlay: tunnels, Always: tt.always})
 			s := here()
-			fragments, _, err := b.Fragments(s.uplink, s.self, []*store.Lease{near, far, vxlan})
+			fragments, _, err := b.Fragments(s.uplink, s.self, []*store.Lease{near, far, vxlan, silent})
 			if err != nil {
 				t.Fatal(err)
 			}

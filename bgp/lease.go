@@ -87,12 +87,21 @@ func DecodeLease(l *store.Lease) (LeaseData, error) {
 	if len(raw) == 0 {
 		return LeaseData{}, errors.New("no backend data")
 	}
-	var d LeaseData
-	if err := json.Unmarshal(raw, &d); err != nil {
+	d, err := DecodeLeaseData(raw)
+	if err != nil {
 		return LeaseData{}, fmt.Errorf("backend data: %w", err)
 	}
+	return d, nil
+}
+
+// DecodeLeaseData reads what Encode returned, with DecodeLease's tolerance.
+func DecodeLeaseData(raw json.RawMessage) (LeaseData, error) {
+	var d LeaseData
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return LeaseData{}, err
+	}
 	if err := d.validate(); err != nil {
-		return LeaseData{}, fmt.Errorf("backend data: %w", err)
+		return LeaseData{}, err
 	}
 	return d, nil
 }

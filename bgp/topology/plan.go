@@ -24,6 +24,7 @@ type Input struct {
 	Node      config.Node // this one
 	Passwords config.Passwords
 	Published bgp.LeaseData // what this node published last; the zero LeaseData for nothing
+	Started   time.Time     // when the daemon did
 	Now       time.Time
 }
 

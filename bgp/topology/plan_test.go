@@ -43,7 +43,7 @@ func input(t *testing.T, text string, leases ...*store.Lease) Input {
 			Uplink: kernel.Uplink{Name: "eth0", Addresses: []netip.Prefix{prefix("192.0.2.1/24"), prefix("2001:db8::1/64")}},
 			Self:   self, Leases: append([]*store.Lease{self}, leases...),
 		},
-		Network: network, Config: cfg, Node: cfg.Node("n0", map[string]string{"rack": "r1"}, config.NodeSettings{}), Now: start,
+		Network: network, Config: cfg, Node: cfg.Node("n0", map[string]string{"rack": "r1"}, config.NodeSettings{}), Started: start.Add(-2 * time.Second), Now: start,
 	}
 }
 
@@ -446,7 +446,8 @@ func TestSettling(t *testing.T) {
 		{"restarting", bgp.SessionState{State: "Idle", Restarted: true, Since: start.Add(-5 * time.Second)}, []string{"n1"}, true, 10 * time.Second},
 		{"restarting for long", bgp.SessionState{State: "Idle", Restarted: true, Since: start.Add(-15 * time.Second)}, []string{"n1"}, false, 0},
 		{"restarting before it was heard", bgp.SessionState{State: "Idle", Restarted: true, Since: start.Add(-time.Second)}, nil, false, 0},
-		{"gone", bgp.SessionState{State: "Idle", Since: start.Add(-time.Second)}, []string{"n1"}, false, 0},
+		{"heard by an earlier run", bgp.SessionState{State: "Active"}, []string{"n1"}, true, 8 * time.Second},
+		{"gone", bgp.SessionState{State: "Idle", Flaps: 1, Since: start.Add(-time.Second)}, []string{"n1"}, false, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			in := input(t, "", reflector, member(2, `,"Labels":{"rack":"r1"},"Hears":["n1"]`))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/twill-cni/twill/bgp"
@@ -22,14 +23,21 @@ type Options struct {
 	// PublicIP and PublicIPv6 are published instead of the uplink's own address, unless they are zero.
 	PublicIP, PublicIPv6 netip.Addr
 
+	// Published is what the daemon's last run published; the zero LeaseData for nothing. A planner that takes over from another one goes on from
+	// what that one published.
+	Published bgp.LeaseData
+
 	Now func() time.Time
 }
 
-// Planner makes the plans of one node; it is a bgp.Planner. It remembers what the last plan published. Its methods must not be called
+// Planner makes the plans of one node; it is a bgp.Planner. It remembers what the last plan published. Its methods may be called
 // concurrently.
 type Planner struct {
 	opts    Options
 	node    config.Node
+	started time.Time
+
+	mu      sync.Mutex
 	publish bgp.LeaseData // by the last plan; the zero LeaseData before the first
 }
 
@@ -40,15 +48,19 @@ func New(opts Options, before *Planner) (*Planner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("record of node %s: %w", opts.Record.Name, err)
 	}
-	p := &Planner{opts: opts, node: opts.Config.Node(opts.Record.Name, opts.Record.Labels, record)}
+	p := &Planner{opts: opts, node: opts.Config.Node(opts.Record.Name, opts.Record.Labels, record), started: opts.Now(), publish: opts.Published}
 	if before != nil {
-		p.publish = before.publish
+		before.mu.Lock()
+		p.started, p.publish = before.started, before.publish
+		before.mu.Unlock()
 	}
 	return p, nil
 }
 
 // Attributes implements bgp.Planner. The error says what the uplink lacks.
 func (p *Planner) Attributes(uplink kernel.Uplink) (store.Attributes, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	attrs := store.Attributes{NodeName: p.node.Name, BackendType: bgp.BackendType}
 	var err error
 	if p.opts.Network.EnableIPv4 {
@@ -94,16 +106,21 @@ func public(uplink kernel.Uplink, given netip.Addr, ipv6 bool) (netip.Addr, erro
 
 // Plan implements bgp.Planner.
 func (p *Planner) Plan(in bgp.PlanInput) bgp.Planned {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	plan := Make(p.input(in))
-	changed := !same(plan.Publish, p.publish)
+	planned := bgp.Planned{Instance: plan.Instance, Rejects: plan.Rejects, Again: plan.Again}
+	if !same(plan.Publish, p.publish) {
+		planned.Publish = &plan.Publish
+	}
 	p.publish = plan.Publish
-	return bgp.Planned{Instance: plan.Instance, Rejects: plan.Rejects, Publish: changed, Again: plan.Again}
+	return planned
 }
 
 func (p *Planner) input(in bgp.PlanInput) Input {
 	return Input{
 		PlanInput: in, Network: p.opts.Network, Config: p.opts.Config, Node: p.node, Passwords: p.opts.Passwords,
-		Published: p.publish, Now: p.opts.Now(),
+		Published: p.publish, Started: p.started, Now: p.opts.Now(),
 	}
 }
 

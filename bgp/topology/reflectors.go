@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/twill-cni/twill/bgp"
 	"github.com/twill-cni/twill/bgp/config"
@@ -62,17 +63,27 @@ func (v *view) stillServes(n *node) bool {
 }
 
 // hearsNow reports whether n has told all that it knows, and whether that is still there. A reflector that was heard is heard for as long as
-// its session holds: after a restart it sends End-of-RIB late, but what it said before is not forgotten. Once it is away for half of the
-// time that its routes are kept, it counts as dead, so that the mesh is complete before they go.
+// its session holds: after a restart it sends End-of-RIB late, but what it said before is not forgotten.
 func (v *view) hearsNow(n *node) bool {
 	s, heard := v.sessions[n.address], slices.Contains(v.Published.Hears, n.Node)
 	switch {
 	case s.Established():
 		return heard || v.complete(s)
-	case !s.Restarted || !heard || v.Config.Graceful == nil:
+	case !heard || v.Config.Graceful == nil:
 		return false
+	case s.Restarted:
+		// Once it is away for half of the time that its routes are kept, it counts as dead, so that the mesh is there before they go.
+		return v.before(s.Since.Add(v.Config.Graceful.RestartTime / 2))
+	case s.Flaps == 0:
+		// An earlier run of the daemon heard it, and the kernel still forwards by what that learned.
+		return v.before(v.Started.Add(v.Config.Graceful.StaleTime))
 	}
-	left := v.Config.Graceful.RestartTime/2 - v.Now.Sub(s.Since)
+	return false
+}
+
+// before reports whether a time is still to come, and asks for another plan then.
+func (v *view) before(t time.Time) bool {
+	left := t.Sub(v.Now)
 	if left > 0 {
 		v.recheck(left)
 	}
@@ -81,15 +92,7 @@ func (v *view) hearsNow(n *node) bool {
 
 // complete reports whether the neighbour of a session has said all that it had to say, and had its moment more.
 func (v *view) complete(s bgp.SessionState) bool {
-	if !s.Established() || !s.EndOfRIB {
-		return false
-	}
-	age := v.Now.Sub(s.Since)
-	if age < Settle {
-		v.recheck(Settle - age)
-		return false
-	}
-	return true
+	return s.Established() && s.EndOfRIB && !v.before(s.Since.Add(Settle))
 }
 
 // meshComplete reports whether the node hears, from themselves, all nodes that it does not hear of through reflectors.

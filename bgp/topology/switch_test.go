@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/twill-cni/twill/bgp"
 )
 
 const (
@@ -112,7 +114,7 @@ func TestTheMeshIsBackBeforeTheRoutesOfDeadReflectorsGo(t *testing.T) {
 	}
 	w.wantSessions("both are dead", func(*sim) int { return n - 3 })
 
-	w.start(w.nodes[1], twoForAll)
+	w.start(w.nodes[1], twoForAll, bgp.LeaseData{})
 	w.rest("one is back")
 	w.nodes[1].young = false
 	w.rest("one is back for a while")
@@ -169,7 +171,7 @@ func TestARestartOfTheReflectorIsNotItsDeath(t *testing.T) {
 		w.tick()
 		w.wantSessions("while it restarts", func(*sim) int { return 0 })
 	}
-	w.start(w.nodes[0], oneForAll)
+	w.start(w.nodes[0], oneForAll, bgp.LeaseData{})
 	for range patience {
 		w.tick()
 		if len(w.since) > n-1 {
@@ -182,6 +184,39 @@ func TestARestartOfTheReflectorIsNotItsDeath(t *testing.T) {
 		}
 		return 1
 	})
+}
+
+// A node that restarts remembers whom it heard: neither it nor the others take up sessions that are not needed.
+func TestARestartOfAClientTakesUpNoMesh(t *testing.T) {
+	const n = 6
+	w := newWorld(t, n, twoForAll)
+	w.settle()
+	s := w.nodes[4]
+	s.dead = true
+	for range 4 {
+		w.tick()
+	}
+	w.start(s, twoForAll, s.planner.publish)
+	for range patience {
+		w.tick()
+		if p := len(s.plan.Instance.Peers); p > 2 {
+			t.Fatalf("it wants %d sessions", p)
+		}
+		if s.lease == nil || len(w.since) > 2*n-3 {
+			t.Fatalf("%d sessions", len(w.since))
+		}
+	}
+	s.young = false
+	w.rest("after it")
+
+	// A memory of reflectors that are gone does not last.
+	w.nodes[0].dead, w.nodes[1].dead, s.dead = true, true, true
+	w.start(s, twoForAll, s.planner.publish)
+	for range 4 * patience {
+		w.tick()
+	}
+	s.young = false
+	w.rest("without reflectors")
 }
 
 func TestMeshOffHasNoMeshWithoutReflectors(t *testing.T) {

@@ -1,11 +1,11 @@
 package topology
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -36,12 +36,13 @@ type sim struct {
 	self    *store.Lease // without backend data
 	uplink  kernel.Uplink
 	record  store.NodeRecord
-	cfg     *config.Config
 	planner *Planner
-	lease   *store.Lease // as published
-	plan    bgp.Planned
-	dead    bool
-	young   bool // it has just started: nothing is expected of it
+
+	published bgp.LeaseData // by an earlier run
+	lease     *store.Lease  // as published
+	plan      bgp.Planned
+	dead      bool
+	young     bool // it has just started: nothing is expected of it
 }
 
 const (
@@ -88,16 +89,16 @@ func (w *world) configure(s *sim, text string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	s.cfg = cfg
-	s.planner, err = New(Options{Network: network, Config: cfg, Record: s.record, Now: func() time.Time { return w.now }}, s.planner)
+	s.planner, err = New(Options{Network: network, Config: cfg, Record: s.record, Published: s.published, Now: func() time.Time { return w.now }}, s.planner)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-// start is that of a node's daemon, without a memory of the one before.
-func (w *world) start(s *sim, cfg string) {
+// start is that of a node's daemon, which may remember what the one before published.
+func (w *world) start(s *sim, cfg string, published bgp.LeaseData) {
 	s.planner, s.plan, s.dead, s.young = nil, bgp.Planned{}, false, true
+	s.published = published
 	w.configure(s, cfg)
 	w.publish(s)
 }
@@ -145,7 +146,7 @@ func (w *world) sessions(s *sim) []bgp.SessionState {
 		if since, ok := w.since[key]; ok && w.established(s.i, o.i) {
 			st.State, st.Since, st.EndOfRIB = "Established", since.Add(dial), w.now.Sub(since) >= dial+update
 		} else if lost, ok := w.lost[key]; ok {
-			st.Since, st.Restarted = lost, w.now.Sub(lost) < keep
+			st.Since, st.Restarted, st.Flaps = lost, w.now.Sub(lost) < keep, 1
 		}
 		all = append(all, st)
 	}
@@ -183,7 +184,7 @@ func (w *world) tick() {
 		before := s.plan.Instance
 		s.plan = s.planner.Plan(bgp.PlanInput{Uplink: s.uplink, Self: s.self, Leases: w.leases(), Sessions: w.sessions(s)})
 		w.reset(s, before)
-		if s.plan.Publish || w.rand.IntN(4) == 0 {
+		if s.plan.Publish != nil || w.rand.IntN(4) == 0 {
 			w.publish(s)
 		}
 	}
@@ -221,9 +222,7 @@ func (w *world) reset(s *sim, before bgp.Instance) {
 		}
 		a, b := *now, old
 		a.Import, a.Export, b.Import, b.Export = nil, nil, nil, nil
-		x, _ := json.Marshal(a)
-		y, _ := json.Marshal(b)
-		if string(x) != string(y) {
+		if !reflect.DeepEqual(a, b) {
 			delete(w.since, between(s.i, w.at(old.Address).i))
 			w.drops++
 		}

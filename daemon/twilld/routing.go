@@ -20,6 +20,7 @@ import (
 	"github.com/twill-cni/twill/daemon/api"
 	"github.com/twill-cni/twill/daemon/config"
 	"github.com/twill-cni/twill/daemon/health"
+	"github.com/twill-cni/twill/daemon/hostfile"
 	"github.com/twill-cni/twill/daemon/node"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/linux"
@@ -35,18 +36,20 @@ type routing struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	metrics *health.Metrics
+	host    *hostfile.Host
 
 	backend atomic.Pointer[bgp.Backend] // nil before the network configuration is known
 	made    chan struct{}               // closed when the backend is there
 	record  chan store.NodeRecord       // of capacity 1: the latest that was not looked at
 
 	// Of one goroutine at a time: start's, then Run's.
-	network store.Network
-	tunnels *overlay.Backend
-	planner *topology.Planner
-	node    store.NodeRecord
-	inputs  inputs // of the setup in force
-	failed  string // what was last said to be wrong
+	network   store.Network
+	tunnels   *overlay.Backend
+	planner   *topology.Planner // nil before the first
+	published bgp.LeaseData     // by an earlier run
+	node      store.NodeRecord
+	inputs    inputs // of the setup in force
+	failed    string // what was last said to be wrong
 }
 
 // inputs are what a setup is made from.
@@ -57,8 +60,8 @@ type inputs struct {
 }
 
 // openRouting reads the file, so that one that is wrong is found out at the start.
-func openRouting(cfg *config.Config, metrics *health.Metrics, log *slog.Logger) (*routing, error) {
-	r := &routing{cfg: cfg, log: log, metrics: metrics, made: make(chan struct{}), record: make(chan store.NodeRecord, 1)}
+func openRouting(cfg *config.Config, host *hostfile.Host, metrics *health.Metrics, log *slog.Logger) (*routing, error) {
+	r := &routing{cfg: cfg, log: log, metrics: metrics, host: host, made: make(chan struct{}), record: make(chan store.NodeRecord, 1)}
 	if cfg.Backend != bgp.BackendType {
 		return r, nil
 	}
@@ -155,7 +158,7 @@ func (r *routing) newBackend(ctx context.Context, network store.Network, tunnels
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	r.network, r.tunnels = network, tunnels
+	r.network, r.tunnels, r.published = network, tunnels, r.recall()
 	now, err := r.read()
 	if err != nil {
 		return nil, err
@@ -169,11 +172,35 @@ func (r *routing) newBackend(ctx context.Context, network store.Network, tunnels
 		return nil, err
 	}
 	r.inputs = now
-	b := bgp.New(bgp.Options{Speaker: gobgp.New(r.log), Log: r.log, Restarting: restarting}, setup)
+	b := bgp.New(bgp.Options{Speaker: gobgp.New(r.log), Log: r.log, Restarting: restarting, Remember: r.remember}, setup)
 	r.metrics.FollowBGP(b)
 	r.backend.Store(b)
 	close(r.made)
 	return b, nil
+}
+
+// recall returns what an earlier run published; nothing when that is not known.
+func (r *routing) recall() bgp.LeaseData {
+	data, err := r.host.Recall()
+	if err == nil && len(data) == 0 {
+		return bgp.LeaseData{}
+	}
+	var published bgp.LeaseData
+	if err == nil {
+		published, err = bgp.DecodeLeaseData(data)
+	}
+	if err != nil {
+		r.log.Warn("what the last run published to BGP peers is not known", "err", err)
+	}
+	return published
+}
+
+func (r *routing) remember(d bgp.LeaseData) error {
+	data, err := d.Encode()
+	if err != nil {
+		return err
+	}
+	return r.host.Remember(data)
 }
 
 // forwards reports whether the kernel still has routes that an earlier run learned.
@@ -217,6 +244,7 @@ func (r *routing) setup(from inputs) (bgp.Setup, error) {
 		Passwords:  from.passwords,
 		PublicIP:   r.cfg.PublicIP,
 		PublicIPv6: r.cfg.PublicIPv6,
+		Published:  r.published,
 		Now:        time.Now,
 	}, r.planner)
 	if err != nil {

@@ -41,7 +41,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		return usageError{err}
 	}
 	metrics := health.NewMetrics(version, cfg.Backend)
-	routes, err := openRouting(cfg, metrics, log)
+	routes, err := openRouting(cfg, host, metrics, log)
 	if err != nil {
 		return err
 	}

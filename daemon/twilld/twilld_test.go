@@ -376,7 +376,8 @@ func TestRefusesWhatCannotWork(t *testing.T) {
 		code          int
 		want          string
 	}{
-		{"configuration", vxlanNetwork, []string{"--backend=bgp", "--log-level=loud"}, 2, `flag --backend: "bgp" is not available`},
+		{"configuration", vxlanNetwork, []string{"--backend=udp", "--log-level=loud"}, 2, `flag --backend: "udp" is unknown`},
+		{"BGP file", vxlanNetwork, []string{"--backend=bgp", "--bgp-config=/nowhere/bgp.yaml"}, 2, "/nowhere/bgp.yaml: no such file"},
 		{"stored backend", `{"Network":"10.5.0.0/16","Backend":{"Type":"host-gw"}}`, nil, 1, `Backend.Type "host-gw", but this node was told --backend=vxlan`},
 		{"stored VNI", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":0}}`, nil, 1, "Backend.VNI: want an integer from 1 to 16777215, have 0"},
 		{"stored MTU", `{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","MTU":9000}}`, nil, 1, "Backend.MTU 9000 is more than the 1500 of uplink eth0"},
