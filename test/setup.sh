@@ -14,6 +14,8 @@ want bridge    iproute2
 want tc        iproute2
 want conntrack conntrack     # an independent reading of connection tracking
 want iperf3    iperf3        # throughput
+want bird      bird2         # an independent BGP neighbour
+want vtysh     frr           # another one, with BFD and a route reflector of its own
 
 [ ${#need[@]} -eq 0 ] && exit 0
 mapfile -t need < <(printf '%s\n' "${need[@]}" | sort -u)
@@ -24,4 +26,11 @@ fi
 echo "installing: ${need[*]}"
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
+# Packages of daemons would start them, BIRD and FRR on the BGP port of the machine itself. The tests start their own.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod +x "$policy"
+	trap 'rm -f "$policy"' EXIT
+fi
 apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null

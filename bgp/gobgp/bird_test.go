@@ -15,6 +15,10 @@ import (
 // birdConf is the configuration of a BIRD that announces routes to this test, given as in "10.2.0.0/24" or "fd00:2::/64". options go into its
 // session.
 func birdConf(address string, options string, routes ...string) string {
+	return birdConfAS(address, theirAS, options, routes...)
+}
+
+func birdConfAS(address string, as int, options string, routes ...string) string {
 	var v4, v6 strings.Builder
 	for _, r := range routes {
 		to := &v4
@@ -41,7 +45,7 @@ protocol bgp twill {
   ipv6 { import all; export all; next hop address 2001:db8::%[7]s; };
   %[8]s
 }
-`, address, v4.String(), v6.String(), theirAS, ourAddr, ourAS, last, options)
+`, address, v4.String(), v6.String(), as, ourAddr, ourAS, last, options)
 }
 
 func TestExchange(t *testing.T) {
