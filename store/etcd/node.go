@@ -33,8 +33,8 @@ type nodeWatch struct {
 	held    *time.Timer      // runs while last is held on to after etcd lost it; nil otherwise
 }
 
-// run reads the record and follows it until that breaks. It reports whether etcd told it anything. As with leases, the watch stands
-// before the record is read.
+// run reads the record and follows it until that breaks. It reports whether that went well for a while. As with leases, the watch
+// stands before the record is read.
 func (w *nodeWatch) run(ctx context.Context) (progressed bool, err error) {
 	epoch := w.store.epoch()
 	cli, err := w.store.client()
@@ -50,16 +50,17 @@ func (w *nodeWatch) run(ctx context.Context) (progressed bool, err error) {
 		return false, err
 	}
 	w.load(epoch, kv)
-	for {
+	for begin := time.Now(); ; {
 		select {
 		case resp, open := <-responses:
+			well := time.Since(begin) > lastRetry
 			switch err := resp.Err(); {
 			case err != nil:
-				return true, fmt.Errorf("watch %s: %w", w.key, err)
+				return well, fmt.Errorf("watch %s: %w", w.key, err)
 			case epoch.Err() != nil:
-				return true, errors.New("etcd's history changed")
+				return well, errors.New("etcd's history changed")
 			case !open:
-				return true, errors.New("etcd ended the watch")
+				return well, errors.New("etcd ended the watch")
 			}
 			w.apply(resp, revision)
 		case <-w.holding():

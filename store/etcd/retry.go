@@ -38,7 +38,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // keepUp calls run again and again until ctx has ended or the store is closed; it returns why. run follows what until that breaks, and
-// reports whether etcd told it anything.
+// reports whether there was progress; as long as there is none, the pauses grow.
 func (s *Store) keepUp(ctx context.Context, what string, run func(ctx context.Context) (progressed bool, err error)) error {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()

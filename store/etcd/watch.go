@@ -127,7 +127,6 @@ func (w *watch) follow(batches <-chan []clientv3.WatchResponse) (progressed bool
 		case <-w.holdover.ends():
 			changes = w.holdover.end()
 		}
-		progressed = progressed || len(batch) > 0
 		for i := 0; i < len(batch) && err == nil; i++ {
 			changes, err = w.apply(changes, batch[i])
 		}
@@ -136,6 +135,7 @@ func (w *watch) follow(batches <-chan []clientv3.WatchResponse) (progressed bool
 		if err != nil {
 			return progressed, err
 		}
+		progressed = progressed || len(batch) > 0
 	}
 	if w.epoch.Err() != nil {
 		return progressed, errors.New("etcd's history changed")

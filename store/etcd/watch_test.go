@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +17,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/twill-cni/twill/store"
 )
@@ -311,4 +315,44 @@ func TestWatchEndsWhileOpening(t *testing.T) {
 			})
 		}
 	}
+}
+
+// An etcd that answers reads and refuses watches is not asked at the speed of the network, and the log is not filled.
+func TestRefusedWatch(t *testing.T) {
+	var mu sync.Mutex
+	refused := 0
+	refuse := func(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		if info.FullMethod != pb.Watch_Watch_FullMethodName {
+			return handle(srv, s)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		refused++
+		return status.Error(codes.PermissionDenied, "no watch today")
+	}
+	h := newHarness(t, func(h *harness) {
+		h.prepare = func(c *embed.Config) {
+			c.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainStreamInterceptor(refuse)}
+		}
+	})
+	var log lines
+	h.log = slog.New(slog.NewTextHandler(&log, nil))
+	s := h.open()
+	snapshots := follow(t, s)
+	<-snapshots // what is there is known all the same
+	ended := make(chan struct{})
+	record := make(chan store.NodeRecord, 1)
+	go func() {
+		defer close(ended)
+		_ = s.WatchNode(t.Context(), "a", func(r store.NodeRecord) { record <- r })
+	}()
+	<-record
+	<-time.After(3 * time.Second)
+	mu.Lock()
+	defer mu.Unlock()
+	if n := strings.Count(log.String(), "a watch broke"); refused < 4 || refused > 20 || n > 2 {
+		t.Errorf("in 3 s the watches were tried %d times and %d lines were logged:\n%s", refused, n, log.String())
+	}
+	h.must(s.Close())
+	<-ended
 }
