@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +16,12 @@ import (
 	"github.com/twill-cni/twill/bgp/gobgp/peertest"
 )
 
-func TestMain(m *testing.M) { os.Exit(peertest.Main(m)) }
+func TestMain(m *testing.M) {
+	if conf := os.Getenv(speakerEnv); conf != "" {
+		os.Exit(speakerMain(conf))
+	}
+	os.Exit(peertest.Main(m))
+}
 
 const (
 	ourAS    = 64512
@@ -59,6 +65,7 @@ type running struct {
 	done   chan error
 	news   chan struct{}
 	log    *logBuffer
+	lowest atomic.Int64 // the smallest number of learned routes that was told since it was set
 }
 
 type logBuffer struct {
@@ -87,6 +94,9 @@ func start(t *testing.T, want bgp.Instance) *running {
 	r.cancel = cancel
 	go func() {
 		r.done <- r.Run(ctx, func() {
+			if n := int64(len(r.learned())); n < r.lowest.Load() {
+				r.lowest.Store(n)
+			}
 			select {
 			case r.news <- struct{}{}:
 			default:
