@@ -141,7 +141,7 @@ type Node struct {
 	AS          uint32
 	RouterID    netip.Addr // zero: the node's IPv4 address
 	Port        uint16
-	NextHopSelf bool // to nodes, of what neighbours that are not nodes announced
+	NextHopSelf bool       // to nodes, of what neighbours that are not nodes announced
 	Reflector   *Reflector // nil: the node is none
 	ClusterID   netip.Addr // zero: the router ID; of a node that is no reflector too, so that it can become one without new sessions
 	PodSubnets  Attributes

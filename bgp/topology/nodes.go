@@ -48,7 +48,7 @@ func (v *view) readLeases() {
 }
 
 func (v *view) readLease(l *store.Lease) (*node, error) {
-	data, err := bgp.DecodeLease(l)
+	data, err := v.decode(l)
 	if err != nil {
 		return nil, err
 	}

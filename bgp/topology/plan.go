@@ -26,6 +26,8 @@ type Input struct {
 	Published bgp.LeaseData // what this node published last; the zero LeaseData for nothing
 	Started   time.Time     // when the daemon did
 	Now       time.Time
+
+	decode func(*store.Lease) (bgp.LeaseData, error) // nil: bgp.DecodeLease
 }
 
 // Plan is what a node should do.
@@ -75,6 +77,9 @@ type view struct {
 
 func look(in Input) *view {
 	v := &view{Input: in, routerID: RouterID(in.Node, in.Self.PublicIP), sessions: map[netip.Addr]bgp.SessionState{}}
+	if v.decode == nil {
+		v.decode = bgp.DecodeLease
+	}
 	for _, s := range in.Sessions {
 		v.sessions[s.Address] = s
 	}

@@ -39,6 +39,13 @@ type Planner struct {
 
 	mu      sync.Mutex
 	publish bgp.LeaseData // by the last plan; the zero LeaseData before the first
+	decoded map[*store.Lease]decoded
+}
+
+// decoded is what a lease says. Leases never change, and reading them would be most of a plan's work.
+type decoded struct {
+	data bgp.LeaseData
+	err  error
 }
 
 // New returns a Planner. When the configuration changed, before is the planner that this one takes over from, and else nil: what was
@@ -48,7 +55,7 @@ func New(opts Options, before *Planner) (*Planner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("record of node %s: %w", opts.Record.Name, err)
 	}
-	p := &Planner{opts: opts, node: opts.Config.Node(opts.Record.Name, opts.Record.Labels, record), started: opts.Now(), publish: opts.Published}
+	p := &Planner{opts: opts, node: opts.Config.Node(opts.Record.Name, opts.Record.Labels, record), started: opts.Now(), publish: opts.Published, decoded: map[*store.Lease]decoded{}}
 	if before != nil {
 		before.mu.Lock()
 		p.started, p.publish = before.started, before.publish
@@ -108,6 +115,9 @@ func public(uplink kernel.Uplink, given netip.Addr, ipv6 bool) (netip.Addr, erro
 func (p *Planner) Plan(in bgp.PlanInput) bgp.Planned {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.decoded) > 2*len(in.Leases) {
+		clear(p.decoded) // most are of leases that are gone
+	}
 	plan := Make(p.input(in))
 	planned := bgp.Planned{Instance: plan.Instance, Rejects: plan.Rejects, Again: plan.Again}
 	if !same(plan.Publish, p.publish) {
@@ -121,7 +131,17 @@ func (p *Planner) input(in bgp.PlanInput) Input {
 	return Input{
 		PlanInput: in, Network: p.opts.Network, Config: p.opts.Config, Node: p.node, Passwords: p.opts.Passwords,
 		Published: p.publish, Started: p.started, Now: p.opts.Now(),
+		decode: p.decode,
 	}
+}
+
+func (p *Planner) decode(l *store.Lease) (bgp.LeaseData, error) {
+	d, ok := p.decoded[l]
+	if !ok {
+		d.data, d.err = bgp.DecodeLease(l)
+		p.decoded[l] = d
+	}
+	return d.data, d.err
 }
 
 // same reports whether a and b are published alike. A plan that cannot be published is told by Attributes.
