@@ -124,6 +124,7 @@ func TestStages(t *testing.T) {
 	bgp := func(o Overlay) Routing { return Routing{Backend: BGP, Overlay: o} }
 	never, cross, always := bgp(OverlayNever), bgp(OverlayCrossSubnet), bgp(OverlayAlways)
 	reflected := Routing{Backend: BGP, Overlay: OverlayNever, Reflectors: 2}
+	routed, routedToo := Routing{Backend: BGP, Overlay: OverlayNever, ToR: true}, Routing{Backend: BGP, Overlay: OverlayCrossSubnet, ToR: true}
 	tests := []struct {
 		name     string
 		from, to Routing
@@ -139,6 +140,10 @@ func TestStages(t *testing.T) {
 		{"back from plain BGP with reflectors", reflected, vxlan,
 			[]Routing{{Backend: BGP, Overlay: OverlayCrossSubnet, Reflectors: 2}, vxlan}},
 		{"mesh to reflectors", never, reflected, []Routing{reflected}},
+		{"plain BGP by way of the router", cross, routed, []Routing{routedToo, routed}},
+		{"the router is there", routedToo, routed, []Routing{routed}},
+		{"back from the router", routed, cross, []Routing{routedToo, cross}},
+		{"VXLAN to the router", vxlan, routed, []Routing{routedToo, routed}},
 		{"overlay off", always, never, []Routing{cross, never}},
 		{"overlay on", never, cross, []Routing{cross}},
 	}

@@ -85,11 +85,12 @@ func (l *Lab) enterStage(ctx context.Context, o Options, done func(int, *Node) e
 }
 
 // stages returns the routings that a lab passes through from one to another, the last among them. A node without VXLAN device (never)
-// cannot speak to one that sends everything through its own (always, or the backend VXLAN); with cross-subnet it speaks to both.
+// cannot speak to one that sends everything through its own (always, or the backend VXLAN); with cross-subnet it speaks to both. And it
+// speaks to one of another subnet only while both have a session with the router: those come before never, and go after it.
 func stages(from, to Routing) []Routing {
 	plain := func(r Routing) bool { return r.Backend == BGP && r.Overlay == OverlayNever }
 	middling := func(r Routing) bool { return r.Backend == BGP && r.Overlay == OverlayCrossSubnet }
-	if plain(from) == plain(to) || middling(from) || middling(to) {
+	if plain(from) == plain(to) || from.ToR == to.ToR && (middling(from) || middling(to)) {
 		return []Routing{to}
 	}
 	between := to

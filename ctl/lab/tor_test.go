@@ -4,6 +4,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twill-cni/twill/ctl/lab"
 )
@@ -56,6 +57,37 @@ func TestRouterComesAndGoes(t *testing.T) {
 	if text := string(out); err != nil || strings.Contains(text, "244:0:9") || strings.Contains(text, "10.244.9") || !strings.Contains(text, "203.0.113.0") {
 		t.Errorf("the routes of a removed router, and others: %s, %v", text, err)
 	}
+}
+
+func TestPodsReachEachOtherThroughTheRouter(t *testing.T) {
+	o := options(t, "torpods")
+	o.Family, o.Nodes, o.PodsPerNode = lab.DualStack, 2, 1
+	o.Subnets, o.Routing = 2, lab.Routing{Backend: lab.BGP, ToR: true}
+	l := up(t, o)
+	a, b := l.Pods()[0], l.Pods()[1]
+	work := func(when string) {
+		t.Helper()
+		for _, to := range b.Addrs() {
+			eventually(t, when+": reach "+to.String(), func() error { return reach(t, a, to, time.Second) })
+		}
+	}
+	work("at first")
+	out, err := a.Node.Command(context30(t), "ip", "-o", "link").Output()
+	if err != nil || strings.Contains(string(out), "flannel") {
+		t.Errorf("there is an overlay: %s, %v", out, err)
+	}
+	if err := l.Router().Kill(context30(t)); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range b.Addrs() {
+		if err := reach(t, a, to, patience); err != nil {
+			t.Errorf("after the router's speaker was killed: %v", err)
+		}
+	}
+	if err := l.Router().Start(context30(t)); err != nil {
+		t.Fatal(err)
+	}
+	work("after its restart")
 }
 
 func TestRouterThatCannotStart(t *testing.T) {
