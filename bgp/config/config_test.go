@@ -92,7 +92,8 @@ peers:
     set: {localPref: 0, med: 5, prepend: 2, communities: ["1:2"], largeCommunities: ["1:2:3"]}
   - action: reject
   export:
-  - {originated: true, from: ["192.0.2.9"], action: accept}
+  - {originated: true, action: accept}
+  - {external: true, action: reject}
 - name: rack
   range: 2001:db8:1::/64
   as: 65000
@@ -136,7 +137,7 @@ func TestEveryKey(t *testing.T) {
 					ASPath: []string{"^65000 "}, AddCommunities: []bgp.Community{1<<16 | 2},
 					AddLargeCommunities: []bgp.LargeCommunity{{Global: 1, Local1: 2, Local2: 3}}, LocalPref: ptr(uint32(0)), MED: ptr(uint32(5)), Prepend: 2,
 				}, {Reject: true}},
-				Export: []bgp.Rule{{Originated: true, From: []netip.Addr{addr("192.0.2.9")}}},
+				Export: []bgp.Rule{{Originated: true}, {External: true, Reject: true}},
 			},
 		}, {
 			Name: "rack", Range: prefix("2001:db8:1::/64"),
@@ -202,7 +203,8 @@ func TestErrors(t *testing.T) {
 		{"rule without action", peer + "import: [{}]}]", "peers[0].import[0].action: have nothing, want accept or reject"},
 		{"change of the rejected", peer + "import: [{action: reject, set: {med: 1}}]}]", "peers[0].import[0].set: what is rejected cannot be changed"},
 		{"empty condition", peer + "export: [{action: reject, prefixes: []}]}]", "peers[0].export[0].prefixes: the list is empty"},
-		{"from in import", peer + "import: [{action: accept, from: [192.0.2.1]}]}]", "peers[0].import[0].from: unknown key"},
+		{"external in import", peer + "import: [{action: accept, external: true}]}]", "peers[0].import[0].external: unknown key"},
+		{"nobody's", peer + "export: [{action: accept, external: true, originated: true}]}]", "peers[0].export[0].external: have it beside originated"},
 		{"prefix", peer + "import: [{action: accept, prefixes: [10.0.0.0]}]}]", `peers[0].import[0].prefixes[0]: have "10.0.0.0", want a prefix such as`},
 		{"prefix lengths", peer + "import: [{action: accept, prefixes: [10.0.0.0/8 ge 33]}]}]", "want a length from 8 to 32 after ge"},
 		{"prefix lengths crossed", peer + "import: [{action: accept, prefixes: [10.0.0.0/8 ge 24 le 16]}]}]", "want ge to be no more than le"},

@@ -26,16 +26,19 @@ func rule(to *bgp.Rule, export bool) func(value) {
 			{"set", ruleChange(to)},
 		}
 		if export {
-			fields = append(fields, field{"originated", boolean(&to.Originated)}, field{"from", listOf(&to.From, address)})
+			fields = append(fields, field{"originated", boolean(&to.Originated)}, field{"external", boolean(&to.External)})
 		}
 		has := v.object(fields...)
 		v.need(has, "action", "accept or reject")
-		for _, key := range []string{"prefixes", "communities", "largeCommunities", "asPath", "from"} {
+		for _, key := range []string{"prefixes", "communities", "largeCommunities", "asPath"} {
 			if all, ok := v.v.(map[string]any); ok && has[key] {
 				if list, ok := all[key].([]any); ok && len(list) == 0 {
 					v.at(key, nil).fail("the list is empty; want an element in it, or no list to match everything")
 				}
 			}
+		}
+		if to.Originated && to.External {
+			v.at("external", true).fail("have it beside originated, which nothing meets; want one of them")
 		}
 		to.Reject = action == "reject"
 		if to.Reject && has["set"] {

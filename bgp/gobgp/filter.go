@@ -235,6 +235,9 @@ func (b *builder) rule(u unit, r bgp.Rule, prefixes *api.MatchSet) {
 	if r.Originated {
 		c.RouteType = api.Conditions_ROUTE_TYPE_LOCAL
 	}
+	if r.External {
+		c.RouteType = api.Conditions_ROUTE_TYPE_EXTERNAL
+	}
 	if r.Reject {
 		b.add(c, reject())
 		return

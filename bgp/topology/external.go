@@ -2,7 +2,6 @@ package topology
 
 import (
 	"fmt"
-	"net/netip"
 
 	"github.com/twill-cni/twill/bgp"
 	"github.com/twill-cni/twill/bgp/config"
@@ -73,20 +72,4 @@ func (v *view) oneHop(p config.Peer) bool {
 		return false
 	}
 	return s.AS != v.Node.AS || s.TTLSecurity == 1 || v.Uplink.OnLink(p.Address) || p.Address.IsLinkLocalUnicast()
-}
-
-// externalAddresses are those of the neighbours that are not nodes: peers, and those of a range that are connected now.
-func (v *view) externalAddresses() []netip.Addr {
-	var all []netip.Addr
-	for _, p := range v.Config.Peers {
-		if p.Address.IsValid() && p.Nodes.Matches(v.Node.Name, v.Node.Labels) {
-			all = append(all, p.Address)
-		}
-	}
-	for _, s := range v.sessions {
-		if s.Dynamic && s.Established() {
-			all = append(all, s.Address)
-		}
-	}
-	return all
 }

@@ -2,7 +2,6 @@ package topology
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 
 	"github.com/twill-cni/twill/bgp"
@@ -30,9 +29,8 @@ func (v *view) nodeFilters(said announced) nodeFilters {
 		own:       slices.Concat(hidden, []bgp.Rule{own}),
 		reflected: slices.Concat(hidden, []bgp.Rule{{Prefixes: cluster}}, rest),
 	}
-	if neighbours := v.externalAddresses(); len(extra) > 0 && len(neighbours) > 0 {
-		slices.SortFunc(neighbours, netip.Addr.Compare)
-		f.own = append(f.own, bgp.Rule{Prefixes: extra, From: slices.Compact(neighbours)})
+	if len(extra) > 0 {
+		f.own = append(f.own, bgp.Rule{Prefixes: extra, External: true})
 	}
 	f.own = append(f.own, rest...)
 	return f

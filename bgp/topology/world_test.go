@@ -274,7 +274,7 @@ func (w *world) exports(from, to, b int) bool {
 // accepts applies rules as a speaker does.
 func accepts(rules []bgp.Rule, prefix netip.Prefix, originated bool) bool {
 	for _, r := range rules {
-		if r.Originated && !originated || len(r.From) > 0 || len(r.Prefixes) > 0 && !slices.ContainsFunc(r.Prefixes, func(m bgp.PrefixMatch) bool {
+		if r.Originated && !originated || r.External || len(r.Prefixes) > 0 && !slices.ContainsFunc(r.Prefixes, func(m bgp.PrefixMatch) bool {
 			return m.Prefix.Overlaps(prefix) && prefix.Bits() >= m.Min && prefix.Bits() <= m.Max
 		}) {
 			continue
