@@ -63,7 +63,9 @@ func (e *Etcd) Kill(ctx context.Context) error {
 
 // Pause stops the process without ending it: connections stay open and nothing answers. Resume lets it go on.
 func (e *Etcd) Pause() error {
-	return e.service.tell("pause", func(id process.ID) error { return id.Signal(syscall.SIGSTOP) })
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return e.service.tell("pause", func(id process.ID) error { return id.Suspend(ctx) })
 }
 
 // Resume lets a paused process go on.

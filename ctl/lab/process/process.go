@@ -99,6 +99,40 @@ func (id ID) Signal(sig syscall.Signal) error {
 	return nil
 }
 
+// Suspend stops the process without ending it (SIGSTOP) and waits until each of its threads has stopped, which takes a moment on a busy
+// machine. A process that has ended is no error. SIGCONT lets it go on.
+func (id ID) Suspend(ctx context.Context) error {
+	if err := id.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for id.Alive() && !id.suspended() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until process %d has stopped: %w", id.PID, ctx.Err())
+		}
+	}
+	return nil
+}
+
+// suspended reports whether all threads are stopped (T, t) or have ended (Z, X, or not there).
+func (id ID) suspended() bool {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", id.PID))
+	if err != nil {
+		return false
+	}
+	for _, thread := range threads {
+		if tid, err := strconv.Atoi(thread.Name()); err == nil {
+			if _, state, err := stat(tid); err == nil && !strings.ContainsRune("TtZX", rune(state)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // Wait returns nil when the process has ended, or ctx's error.
 func (id ID) Wait(ctx context.Context) error {
 	fd, err := id.open()

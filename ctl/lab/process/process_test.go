@@ -98,6 +98,29 @@ func TestStopAndKill(t *testing.T) {
 	}
 }
 
+func TestSuspend(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), enough)
+	defer cancel()
+	id, _ := start(t, "echo ready; while :; do :; done") // busy, so that the signal has to catch it
+	for range 2 {                                        // the second time it is stopped, which is no error
+		if err := id.Suspend(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if !id.Alive() || !id.suspended() {
+			t.Fatalf("alive %v, stopped %v", id.Alive(), id.suspended())
+		}
+	}
+	if err := id.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := id.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := id.Suspend(ctx); err != nil {
+		t.Errorf("a process that has ended: %v", err)
+	}
+}
+
 func TestWaitEndsWithItsContext(t *testing.T) {
 	id, _ := start(t, waits)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
