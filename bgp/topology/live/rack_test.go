@@ -1,5 +1,5 @@
-// Package documented_test runs the examples of docs/bgp.md: a node that is configured as it says, and an FRR that is.
-package documented_test
+// Package live_test carries out plans with the real speaker, against BIRD and FRR.
+package live_test
 
 import (
 	"context"
@@ -41,6 +41,30 @@ func example(t *testing.T, expression string) string {
 		t.Fatalf("docs/bgp.md has nothing like %s", expression)
 	}
 	return found[1]
+}
+
+// run runs a speaker with the plan until the test's end.
+func run(t *testing.T, p topology.Plan) *gobgp.Speaker {
+	t.Helper()
+	speaker := gobgp.New(slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- speaker.Run(ctx, func() {}) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	set(t, speaker, p)
+	return speaker
+}
+
+func set(t *testing.T, speaker *gobgp.Speaker, p topology.Plan) {
+	t.Helper()
+	if err := speaker.Set(t.Context(), p.Instance); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // plan is that of a node of rack r1. change edits the configuration.
@@ -99,19 +123,7 @@ func testTopOfRack(t *testing.T, p topology.Plan, conf, bfd string) {
 	frr := peertest.StartFRR(t, segment.Host(torAddress+"/25"), conf)
 	frr.Ctl("configure terminal", "bfd", "profile nodes", "transmit-interval 300", "receive-interval 300", "detect-multiplier 3")
 
-	speaker := gobgp.New(slog.New(slog.DiscardHandler))
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- speaker.Run(ctx, func() {}) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	if err := speaker.Set(ctx, p.Instance); err != nil {
-		t.Fatal(err)
-	}
+	speaker := run(t, p)
 
 	t.Cleanup(func() {
 		if t.Failed() {
