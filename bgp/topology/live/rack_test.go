@@ -1,4 +1,3 @@
-// Package live_test carries out plans with the real speaker, against BIRD and FRR.
 package live_test
 
 import (
