@@ -108,11 +108,15 @@ func (e *engine) stop(graceful bool) error {
 	if e.cancel != nil {
 		e.cancel()
 	}
+	var hungUp error
+	if graceful {
+		hungUp = hangUp(e.graceful())
+	}
 	done := make(chan error, 1)
 	go func() {
 		err := e.server.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: graceful})
 		e.server.Stop() // the BFD part
-		done <- err
+		done <- errors.Join(hungUp, err)
 	}()
 	select {
 	case err := <-done:
@@ -123,6 +127,19 @@ func (e *engine) stop(graceful bool) error {
 	case <-time.After(stopTime):
 		return fmt.Errorf("stop BGP speaker: not done after %v", stopTime)
 	}
+}
+
+// graceful returns the neighbours that keep this node's routes while it restarts.
+func (e *engine) graceful() map[netip.Addr]bool {
+	neighbours := map[netip.Addr]bool{}
+	// It fails only while the server stops, and then there are no sessions.
+	_ = e.server.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
+		addr, err := netip.ParseAddr(p.State.NeighborAddress)
+		if err == nil && p.GracefulRestart.GetEnabled() {
+			neighbours[addr] = true
+		}
+	})
+	return neighbours
 }
 
 // set makes the difference between want and what was set before.

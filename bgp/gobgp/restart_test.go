@@ -83,6 +83,38 @@ func TestOwnRestart(t *testing.T) {
 	}
 }
 
+// A speaker that stops tells none of its neighbours that what it learned from another one is gone.
+func TestStopWithdrawsNothingOfOthers(t *testing.T) {
+	seg := peertest.NewSegment(t, ourAddr+"/24", ourAddr6+"/64")
+	client := func(p *bgp.Peer) { p.AS, p.Reflector = ourAS, &bgp.Reflector{ClusterID: addr("192.0.2.99")} }
+	var birds []*peertest.BIRD
+	var peers []bgp.Peer
+	for i := range 6 {
+		address := fmt.Sprintf("192.0.2.%d", 2+i)
+		birds = append(birds, peertest.StartBIRD(t, seg.Host(address+"/24", fmt.Sprintf("2001:db8::%d/64", 2+i)),
+			birdConfAS(address, ourAS, "", fmt.Sprintf("10.%d.0.0/24", 2+i))))
+		peers = append(peers, peer(address, client))
+	}
+	s := start(t, instance(peers...))
+	others := func(i int) bool {
+		for j := range birds {
+			if j != i && !birds[i].Has(fmt.Sprintf("10.%d.0.0/24", 2+j)) {
+				return false
+			}
+		}
+		return true
+	}
+	for i := range birds {
+		peertest.Eventually(t, "each client has the routes of all others", 15*time.Second, func() bool { return others(i) })
+	}
+	s.stop()
+	for i := range birds {
+		if !others(i) {
+			t.Errorf("BIRD %d dropped a route when the reflector stopped:\n%s", i, birds[i].Ctl("show", "route"))
+		}
+	}
+}
+
 func TestStopWithoutGracefulRestart(t *testing.T) {
 	seg := peertest.NewSegment(t, ourAddr+"/24", ourAddr6+"/64")
 	b := peertest.StartBIRD(t, seg.Host("192.0.2.2/24", "2001:db8::2/64"), birdConf("192.0.2.2", ""))

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -104,11 +105,19 @@ func startProcess(t testing.TB, cmd *exec.Cmd) *process {
 	p := &process{t: t, cmd: cmd, done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p, p
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must(t, "start "+cmd.String(), cmd.Start())
+	started := make(chan error)
 	go func() {
-		_ = cmd.Wait() // it is killed, mostly
+		// The death signal is sent when the thread ends that started the program: this one lives as long.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait() // it is killed, mostly
+		}
 		close(p.done)
 	}()
+	must(t, "start "+cmd.String(), <-started)
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {

@@ -11,6 +11,7 @@ package peertest
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -56,7 +57,8 @@ type Segment struct {
 // NewSegment makes a bridge with addresses for the test process. The test's end removes it.
 func NewSegment(t testing.TB, addrs ...string) *Segment {
 	t.Helper()
-	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+	// With an address of its own, since it would change to that of the newest port in the middle of a neighbour's handshake.
+	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0", HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}}
 	must(t, "add bridge", netlink.LinkAdd(br))
 	t.Cleanup(func() { must(t, "delete bridge", netlink.LinkDel(br)) })
 	for _, a := range addrs {
