@@ -24,6 +24,8 @@ const chunk = 1024
 type engine struct {
 	log      *slog.Logger
 	server   *server.BgpServer
+	as       uint32
+	routerID netip.Addr
 	families []packet.Family
 	cancel   context.CancelFunc // of the watchers
 
@@ -40,6 +42,8 @@ type engine struct {
 func startEngine(ctx context.Context, s *Speaker, want bgp.Instance) (*engine, error) {
 	e := &engine{
 		log:       s.log,
+		as:        want.AS,
+		routerID:  want.RouterID,
 		want:      bgp.Instance{AS: want.AS, RouterID: want.RouterID, Port: want.Port, Listen: slices.Clone(want.Listen), IPv4: want.IPv4, IPv6: want.IPv6},
 		peers:     make(map[netip.Addr]bgp.Peer),
 		ranges:    make(map[netip.Prefix]bgp.Range),

@@ -22,6 +22,7 @@ func (s *Speaker) Paths(ctx context.Context, query bgp.PathQuery, visit func(bgp
 	if e == nil {
 		return nil
 	}
+	// What is used of e here never changes: server, families, AS and router ID.
 	req := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL}
 	switch {
 	case query.To.IsValid():
@@ -119,9 +120,9 @@ func (e *engine) whyNot(p *apiutil.Path, neighbour netip.Addr, chosen []*apiutil
 	}
 	described := pathFrom(netip.Prefix{}, p)
 	switch {
-	case slices.Contains(described.ASPath, e.want.AS):
+	case slices.Contains(described.ASPath, e.as):
 		return "its AS path contains this node's AS"
-	case described.Originator == e.want.RouterID && described.Originator.IsValid():
+	case described.Originator == e.routerID && described.Originator.IsValid():
 		return "this node is its originator"
 	}
 	return "an import rule rejects it"

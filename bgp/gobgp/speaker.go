@@ -27,11 +27,11 @@ type Speaker struct {
 	marks *marks
 
 	started chan struct{} // closed when Run has begun
-	stopped chan struct{} // closed when Run ends
 
 	// apply serialises what changes the library's settings or reads its table into ours.
 	apply  sync.Mutex
 	engine *engine // under apply; nil before the first Set
+	ended  bool    // under apply; Run is over
 
 	sessions *sessions
 
@@ -48,7 +48,6 @@ func New(log *slog.Logger) *Speaker {
 		log:      log,
 		marks:    newMarks(),
 		started:  make(chan struct{}),
-		stopped:  make(chan struct{}),
 		sessions: newSessions(log, time.Now),
 	}
 }
@@ -56,7 +55,6 @@ func New(log *slog.Logger) *Speaker {
 // Run implements bgp.Speaker.
 func (s *Speaker) Run(ctx context.Context, changed func()) error {
 	close(s.started)
-	defer close(s.stopped)
 
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
@@ -82,7 +80,7 @@ func (s *Speaker) Run(ctx context.Context, changed func()) error {
 		news := s.chores()
 		again, err := s.read()
 		if err != nil {
-			return err
+			return errors.Join(err, s.stop())
 		}
 		next, settledNow := s.settle()
 		at(next)
@@ -97,6 +95,7 @@ func (s *Speaker) Run(ctx context.Context, changed func()) error {
 func (s *Speaker) stop() error {
 	s.apply.Lock()
 	defer s.apply.Unlock()
+	s.ended = true
 	if s.engine == nil {
 		return nil
 	}
@@ -114,10 +113,8 @@ func (s *Speaker) Set(ctx context.Context, want bgp.Instance) error {
 	}
 	s.apply.Lock()
 	defer s.apply.Unlock()
-	select {
-	case <-s.stopped:
+	if s.ended {
 		return errors.New("set BGP speaker: it has stopped")
-	default:
 	}
 
 	if s.engine != nil && !sameGlobal(s.engine.want, want) {
@@ -136,6 +133,8 @@ func (s *Speaker) Set(ctx context.Context, want bgp.Instance) error {
 		}
 		s.engine = e
 	}
+	// A neighbour that is new after everything was learned again knew nothing of the restart.
+	want.Restarting = want.Restarting && !s.Settled()
 	return s.engine.set(ctx, want)
 }
 

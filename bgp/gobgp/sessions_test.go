@@ -1,0 +1,176 @@
+package gobgp
+
+import (
+	"io"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+var (
+	bothFamilies = []packet.ParameterCapabilityInterface{packet.NewCapMultiProtocol(packet.RF_IPv4_UC), packet.NewCapMultiProtocol(packet.RF_IPv6_UC)}
+	onlyIPv4     = bothFamilies[:1]
+	graceful     = packet.NewCapGracefulRestart(false, false, 60, nil)
+)
+
+// clocked is a sessions whose clock the test moves.
+type clocked struct {
+	*sessions
+	at time.Time
+}
+
+func newClocked() *clocked {
+	c := &clocked{at: time.Unix(1_000_000, 0)}
+	c.sessions = newSessions(slog.New(slog.NewTextHandler(io.Discard, nil)), func() time.Time { return c.at })
+	return c
+}
+
+func (c *clocked) up(address string, remote ...packet.ParameterCapabilityInterface) {
+	c.event(&apiutil.Peer{State: apiutil.PeerState{
+		NeighborAddress: addr(address), SessionState: packet.BGP_FSM_ESTABLISHED, RemoteCap: remote, LocalCap: bothFamilies,
+	}}, c.at)
+}
+
+func (c *clocked) downBecause(address string, reason api.PeerState_DisconnectReason) {
+	c.event(&apiutil.Peer{State: apiutil.PeerState{
+		NeighborAddress: addr(address), SessionState: packet.BGP_FSM_IDLE, DisconnectReason: reason,
+	}}, c.at)
+}
+
+func TestSettled(t *testing.T) {
+	const a, b = "192.0.2.2", "192.0.2.3"
+	withGR := append([]packet.ParameterCapabilityInterface{graceful}, bothFamilies...)
+	for _, c := range []struct {
+		name string
+		do   func(*clocked)
+		want time.Duration // after the last Set; -1: it was settled before the clock moved
+	}{
+		{"no peers", func(c *clocked) { c.begin() }, -1},
+		{"dead peer", func(c *clocked) { c.expect(addr(a), "a", 20*time.Second); c.begin() }, 20 * time.Second},
+		{"End-of-RIB of both families", func(c *clocked) {
+			c.expect(addr(a), "a", 20*time.Second)
+			c.begin()
+			c.up(a, withGR...)
+			c.endOfRIB(addr(a), packet.RF_IPv6_UC)
+			c.endOfRIB(addr(a), packet.RF_IPv4_UC)
+		}, -1},
+		{"End-of-RIB of one of two families", func(c *clocked) {
+			c.expect(addr(a), "a", 20*time.Second)
+			c.begin()
+			c.up(a, withGR...)
+			c.endOfRIB(addr(a), packet.RF_IPv4_UC)
+		}, 20 * time.Second},
+		{"End-of-RIB of the only family", func(c *clocked) {
+			c.expect(addr(a), "a", 20*time.Second)
+			c.begin()
+			c.up(a, append([]packet.ParameterCapabilityInterface{graceful}, onlyIPv4...)...)
+			c.endOfRIB(addr(a), packet.RF_IPv4_UC)
+		}, -1},
+		{"no End-of-RIB to come", func(c *clocked) {
+			c.expect(addr(a), "a", 20*time.Second)
+			c.begin()
+			c.up(a, bothFamilies...)
+		}, quiet},
+		{"up late, and then slow", func(c *clocked) {
+			c.expect(addr(a), "a", 20*time.Second)
+			c.begin()
+			c.at = c.at.Add(15 * time.Second)
+			c.up(a, withGR...)
+		}, 35 * time.Second},
+		{"one peer complete, the other dead", func(c *clocked) {
+			c.expect(addr(a), "a", 20*time.Second)
+			c.expect(addr(b), "b", 5*time.Second)
+			c.begin()
+			c.up(a, bothFamilies...)
+			c.endOfRIB(addr(a), packet.RF_IPv4_UC)
+			c.endOfRIB(addr(a), packet.RF_IPv6_UC)
+		}, 5 * time.Second},
+		{"a range", func(c *clocked) { c.expectRange("g", "rack", 7*time.Second); c.begin() }, 7 * time.Second},
+		{"a peer that is no longer wanted", func(c *clocked) {
+			c.expect(addr(a), "a", 20*time.Second)
+			c.forget(addr(a))
+			c.begin()
+		}, -1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newClocked()
+			if ok, _ := s.settled(); ok {
+				t.Fatal("settled before anything was set")
+			}
+			start := s.at
+			c.do(s)
+			ok, next := s.settled()
+			if c.want < 0 {
+				if !ok {
+					t.Fatal("not settled")
+				}
+				return
+			}
+			// It has to ask for a time that is not too late, and to settle then, not before.
+			for !ok {
+				if next.After(start.Add(c.want)) {
+					t.Fatalf("wants to be asked after %v, which is too late", next.Sub(start))
+				}
+				s.at = next.Add(-time.Nanosecond)
+				if early, _ := s.settled(); early {
+					t.Fatalf("settled after %v", s.at.Sub(start))
+				}
+				s.at = next
+				ok, next = s.settled()
+			}
+			if got := s.at.Sub(start); got != c.want {
+				t.Errorf("settled after %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestChores(t *testing.T) {
+	const a = "192.0.2.2"
+	graceReason, read := api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART, api.PeerState_DISCONNECT_REASON_READ_FAILED
+	second := func(c *clocked) { c.at = c.at.Add(time.Second) }
+	for _, c := range []struct {
+		name string
+		do   func(*clocked)
+		want []chore
+		kept bool
+	}{
+		{"restart", func(c *clocked) { c.downBecause(a, graceReason) }, []chore{{addr(a), renewBFD}}, true},
+		{"hold timer", func(c *clocked) {
+			c.diagnose(addr(a), diagnosis{text: "hold timer expired", notification: true, code: packet.BGP_ERROR_HOLD_TIMER_EXPIRED})
+			c.downBecause(a, graceReason)
+		}, []chore{{addr(a), evict}}, false},
+		{"a NOTIFICATION of an earlier session", func(c *clocked) {
+			c.diagnose(addr(a), diagnosis{notification: true, code: packet.BGP_ERROR_HOLD_TIMER_EXPIRED})
+			second(c)
+			c.up(a)
+			second(c)
+			c.downBecause(a, graceReason)
+		}, []chore{{addr(a), renewBFD}}, true},
+		{"too many prefixes", func(c *clocked) {
+			c.diagnose(addr(a), diagnosis{notification: true, code: packet.BGP_ERROR_CEASE, subcode: packet.BGP_ERROR_SUB_MAXIMUM_NUMBER_OF_PREFIXES_REACHED})
+			c.downBecause(a, read)
+		}, []chore{{addr(a), hold}}, false},
+		{"no graceful restart", func(c *clocked) { c.downBecause(a, read) }, nil, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newClocked()
+			s.expect(addr(a), "a", time.Second)
+			s.up(a)
+			second(s)
+			c.do(s)
+			got, news := s.take()
+			if d := cmp.Diff(c.want, got, cmp.AllowUnexported(chore{}), cmp.Comparer(func(x, y chore) bool { return x == y })); d != "" || !news {
+				t.Errorf("news %v, chores (-want +got):\n%s", news, d)
+			}
+			if p := s.peers[addr(a)]; p.restarting != c.kept || p.up {
+				t.Errorf("session %+v, want routes kept %v", p, c.kept)
+			}
+		})
+	}
+}
