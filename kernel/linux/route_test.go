@@ -274,3 +274,29 @@ func TestBadRoutes(t *testing.T) {
 		})
 	}
 }
+
+// A route of the overlay comes beside one that leads to the same subnet over the uplink, as when a node changes its backend.
+func TestOnLinkRouteBesideAnotherWay(t *testing.T) {
+	for _, dst := range []string{"10.1.0.0/24", "fd00:1::/64"} {
+		t.Run(dst, func(t *testing.T) {
+			h := open(t)
+			setUp(t, underlay)
+			base, _, _ := strings.Cut(dst, "/")
+			routed := route(dst, via("192.0.2.2", "eth0"))
+			if strings.Contains(dst, ":") {
+				routed = route(dst, via("2001:db8::2", "eth0"))
+			}
+			routed.Metric = 32
+			tunneled := route(dst, onLink(base, "eth1"))
+			other := route(strings.Replace(dst, "1", "7", 1), onLink(strings.Replace(base, "1", "7", 1), "eth1"))
+			wantNoErrors(t, h.ApplyRoutes(t.Context(), set(routed)))
+			wantNoErrors(t, h.ApplyRoutes(t.Context(), set(other, tunneled)))
+			if strings.Contains(dst, ":") {
+				tunneled.Metric, other.Metric = 1024, 1024
+			}
+			wantRoutes(t, h, nil, routed, tunneled, other)
+			wantNoErrors(t, h.ApplyRoutes(t.Context(), remove(routed)))
+			wantRoutes(t, h, nil, tunneled, other)
+		})
+	}
+}

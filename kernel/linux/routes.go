@@ -5,8 +5,10 @@ package linux
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/twill-cni/twill/kernel"
 	"golang.org/x/sys/unix"
@@ -79,6 +81,54 @@ func (h *Handle) dumpRoutes(ctx context.Context, list []kernel.Route, s routeSel
 func (h *Handle) ApplyRoutes(ctx context.Context, changes []kernel.Change[kernel.Route]) []error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	errs := h.applyRoutes(ctx, changes)
+	return h.retryBehindOwnPrefix(ctx, changes, errs)
+}
+
+// retryBehindOwnPrefix tries again to set IPv6 routes by way of an address of their own destination, as the overlay has them, while
+// another route leads to that destination over another link: the kernel refuses them, since it looks the gateway up and finds that route
+// (ip6_route_check_nh_onlink). A host route to the gateway, for the time of the change, shows it the way; so the new route is there
+// before the old one goes.
+func (h *Handle) retryBehindOwnPrefix(ctx context.Context, changes []kernel.Change[kernel.Route], errs []error) []error {
+	var refused []int
+	var retries, aids, undo []kernel.Change[kernel.Route]
+	for i, err := range errs {
+		r := &changes[i].Value
+		if !errors.Is(err, unix.EINVAL) || changes[i].Delete || !r.Dst.Addr().Is6() || len(r.NextHops) != 1 ||
+			!r.NextHops[0].OnLink || !r.Dst.Contains(r.NextHops[0].Gateway) {
+			continue
+		}
+		gateway := r.NextHops[0].Gateway
+		aid := kernel.Route{Dst: netip.PrefixFrom(gateway, gateway.BitLen()), Metric: aidMetric, NextHops: []kernel.NextHop{{Link: r.NextHops[0].Link}}}
+		refused = append(refused, i)
+		retries = append(retries, changes[i])
+		aids = append(aids, kernel.Change[kernel.Route]{Value: aid})
+		undo = append(undo, kernel.Change[kernel.Route]{Value: aid, Delete: true})
+	}
+	if len(refused) == 0 {
+		return errs
+	}
+	h.applyRoutes(ctx, aids) // the retry tells whether it helped
+	again := h.applyRoutes(ctx, retries)
+	undone := h.applyRoutes(ctx, undo)
+	for k, i := range refused {
+		errs[i] = nil
+		for _, list := range [][]error{again, undone} {
+			if list != nil {
+				errs[i] = errors.Join(errs[i], list[k])
+			}
+		}
+	}
+	if slices.IndexFunc(errs, func(err error) bool { return err != nil }) < 0 {
+		return nil
+	}
+	return errs
+}
+
+// aidMetric is that of the host routes of retryBehindOwnPrefix. Nobody else has a use for one so low.
+const aidMetric = 1
+
+func (h *Handle) applyRoutes(ctx context.Context, changes []kernel.Change[kernel.Route]) []error {
 	names := newNames(h.conn.fd)
 	return apply(ctx, h.conn, changes, func(e *encoder, change *kernel.Change[kernel.Route], seq uint32) error {
 		r := &change.Value
