@@ -21,6 +21,8 @@ func newBGP(to streams) *cobra.Command {
 		Short: "show a node's BGP sessions and routes",
 		Long: `bgp asks the twilld of this node, or of a lab's node, what its BGP speaker knows. It
 changes nothing. It needs root: the daemon's socket is root's.`,
+		Example: `  twillctl bgp peers
+  twillctl bgp explain 10.244.2.0/24 --lab-node node1`,
 	}
 	cmd.AddCommand(newBGPPeers(to), newBGPRoutes(to), newBGPExplain(to))
 	return cmd
@@ -116,7 +118,9 @@ func newBGPRoutes(to streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "routes",
 		Short: "list the routes that were chosen, and those that the kernel does not get",
-		Args:  cobra.NoArgs,
+		Example: `  twillctl bgp routes
+  twillctl bgp routes -o json | jq '.[] | select(.refused)'`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := flags.client()
 			if err != nil {

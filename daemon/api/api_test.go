@@ -122,3 +122,14 @@ func TestTheSocketOfADeadDaemonIsReplaced(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestLongRunDirectory(t *testing.T) {
+	dir := t.TempDir() + "/" + strings.Repeat("d", 120)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, dir, func() BGP { return &fakeBGP{sessions: []bgp.SessionState{}} })
+	if _, err := NewClient(dir).Sessions(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/twill-cni/twill/bgp"
@@ -29,7 +31,12 @@ func NewClient(runDir string) *Client {
 	path := SocketPath(runDir)
 	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", path)
+			dir, err := os.Open(filepath.Dir(path))
+			if err != nil {
+				return nil, err
+			}
+			defer dir.Close() // opened to be named: closing cannot lose anything
+			return (&net.Dialer{}).DialContext(ctx, "unix", short(dir))
 		},
 		DisableKeepAlives: true,
 	}}}

@@ -33,6 +33,7 @@ type BGP interface {
 
 // Server answers. Make it with Listen.
 type Server struct {
+	path     string
 	listener net.Listener
 	server   *http.Server
 }
@@ -44,18 +45,15 @@ func Listen(runDir string, about func() BGP, log *slog.Logger) (*Server, error) 
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the socket of an earlier daemon: %w", err)
 	}
-	l, err := net.Listen("unix", path)
+	l, err := listen(path)
 	if err != nil {
-		return nil, fmt.Errorf("listen for twillctl: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen for twillctl: %w", err), l.Close())
+		return nil, fmt.Errorf("listen for twillctl on %s: %w", path, err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /bgp/sessions", answer(about, func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Sessions(), nil }))
 	mux.Handle("GET /bgp/routes", answer(about, func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Routes(), nil }))
 	mux.Handle("GET /bgp/paths", answer(about, paths))
-	return &Server{listener: l, server: &http.Server{
+	return &Server{path: path, listener: l, server: &http.Server{
 		Handler:        mux,
 		ReadTimeout:    5 * time.Second,
 		WriteTimeout:   time.Minute,
@@ -64,11 +62,35 @@ func Listen(runDir string, about func() BGP, log *slog.Logger) (*Server, error) 
 	}}, nil
 }
 
+// listen opens a socket for root alone.
+func listen(path string) (l *net.UnixListener, err error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	l, err = net.ListenUnix("unix", &net.UnixAddr{Name: short(dir), Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false) // Run does, by the socket's own name
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// short is a name of the socket in dir. A socket's name has room for 107 bytes (unix(7)), a run directory's may be longer.
+func short(dir *os.File) string { return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), socketName) }
+
 // Run answers until ctx ends. It removes the socket.
 func (s *Server) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { _ = s.server.Close() })()
 	if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("answer twillctl on %s: %w", s.listener.Addr(), err)
+		return fmt.Errorf("answer twillctl on %s: %w", s.path, err)
+	}
+	if err := os.Remove(s.path); err != nil {
+		return fmt.Errorf("remove the socket: %w", err)
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ var rules = []rule{
 	{
 		name:   "only kernel/ speaks netlink",
 		in:     []string{""},
-		except: []string{"kernel/linux", "kernel/podnet", "kernel/nft", "kernel/conntrack", "ctl/lab", "test"},
+		except: []string{"kernel/linux", "kernel/podnet", "kernel/nft", "kernel/conntrack", "ctl/lab", "bgp/gobgp/peertest", "test"},
 		deny:   []string{"github.com/vishvananda/netlink", "github.com/mdlayher/netlink"},
 	},
 	{
