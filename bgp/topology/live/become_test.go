@@ -62,6 +62,11 @@ func TestBecomingAReflector(t *testing.T) {
 		})
 	}
 	speaker := run(t, as(""))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("sessions: %+v, learned %+v", speaker.Sessions(), speaker.Learned())
+		}
+	})
 	peertest.Eventually(t, "both nodes have this one's pods", 20*time.Second, func() bool {
 		return nodes[2].Has("10.5.1.0/24") && nodes[3].Has("10.5.1.0/24") && len(speaker.Learned()) == 3
 	})
