@@ -18,8 +18,8 @@
 //   - With graceful restart, the library keeps the routes of a neighbour that fell silent as it keeps those of one that restarts, and its
 //     events do not tell the two apart. A neighbour to which it sent a NOTIFICATION is no restarting one: it is removed and added
 //     again, which drops its routes (eviction.go).
-//   - The loss of BFD during a restart of the neighbour is remembered and ends the next session. The BFD session is made anew at
-//     the loss of the session (eviction.go).
+//   - The loss of BFD during a restart of the neighbour is remembered and ends the next session. BFD sessions live in a server of their own, and what
+//     their loss means is decided here (bfd.go).
 //   - A path that comes back with this AS in its AS path, or one that it replaces, stays in use (RFC 4271, section 9.1.2, wants it out). Loops
 //     are allowed in the sessions' settings and rejected by the first rule of the import policy instead (filter.go).
 //   - A password stays with the listener after its neighbour is deleted (peers.go).

@@ -35,6 +35,7 @@ type engine struct {
 	announced map[netip.Prefix]bgp.Announcement
 	held      map[netip.Addr]time.Time // peers that are left alone until then
 	filters   filters
+	bfd       *bfdMonitor // nil before a peer has BFD
 	sessions  *sessions
 }
 
@@ -106,21 +107,24 @@ func (e *engine) start(ctx context.Context, s *Speaker) error {
 }
 
 // stop ends the server. If graceful, sessions with graceful restart end without a word, so that their peers keep the routes.
-//
-// The library's shutdown can wait for itself when BFD is lost at that very moment, hence the limit.
 func (e *engine) stop(graceful bool) error {
 	if e.cancel != nil {
 		e.cancel()
 	}
-	var hungUp error
-	if graceful {
-		hungUp = hangUp(e.graceful())
+	err := stopServer(e.server, graceful)
+	if e.bfd != nil {
+		err = errors.Join(err, stopServer(e.bfd.server, false))
 	}
+	return err
+}
+
+// stopServer stops a server. The library's shutdown can wait for itself when BFD is lost at that very moment, hence the limit.
+func stopServer(s *server.BgpServer, graceful bool) error {
 	done := make(chan error, 1)
 	go func() {
-		err := e.server.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: graceful})
-		e.server.Stop() // the BFD part
-		done <- errors.Join(hungUp, err)
+		err := s.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: graceful})
+		s.Stop() // the BFD part
+		done <- err
 	}()
 	select {
 	case err := <-done:
@@ -133,22 +137,11 @@ func (e *engine) stop(graceful bool) error {
 	}
 }
 
-// graceful returns the neighbours that keep this node's routes while it restarts.
-func (e *engine) graceful() map[netip.Addr]bool {
-	neighbours := map[netip.Addr]bool{}
-	// It fails only while the server stops, and then there are no sessions.
-	_ = e.server.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
-		addr, err := netip.ParseAddr(p.State.NeighborAddress)
-		if err == nil && p.GracefulRestart.GetEnabled() {
-			neighbours[addr] = true
-		}
-	})
-	return neighbours
-}
-
 // set makes the difference between want and what was set before.
 func (e *engine) set(ctx context.Context, want bgp.Instance) error {
-	errs := []error{e.setPolicies(ctx, want), e.setPeers(ctx, want), e.setRanges(ctx, want), e.setAnnouncements(want.Announcements)}
+	errs := []error{
+		e.setPolicies(ctx, want), e.setPeers(ctx, want), e.setRanges(ctx, want), e.setBFD(ctx), e.setAnnouncements(want.Announcements),
+	}
 	e.want = want
 	e.sessions.begin()
 	return errors.Join(errs...)

@@ -2,7 +2,6 @@ package gobgp
 
 import (
 	"context"
-	"net/netip"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -14,18 +13,21 @@ const penalty = time.Minute
 // chores does what events left to be done, and reports whether there is anything new to tell.
 func (s *Speaker) chores() bool {
 	chores, news := s.sessions.take()
-	if len(chores) == 0 {
-		return news
+	if !news {
+		return false
 	}
 	s.apply.Lock()
 	defer s.apply.Unlock()
 	if s.engine == nil {
-		return news
+		return true
 	}
 	for _, c := range chores {
 		if err := s.engine.do(c); err != nil {
 			s.log.Warn("BGP session was not cleaned up", "peer", c.peer, "error", err)
 		}
+	}
+	if err := s.engine.setBFD(context.Background()); err != nil {
+		s.log.Warn("BFD was not set", "error", err)
 	}
 	return true
 }
@@ -49,10 +51,11 @@ func (e *engine) do(c chore) error {
 	p, static := e.peers[c.peer]
 	switch {
 	case c.do == renewBFD:
-		if !static || p.BFD == nil {
+		// What is left of the old BFD session shall not be held against the next BGP session.
+		if e.bfd == nil || e.bfd.states[c.peer] == 0 {
 			return nil
 		}
-		return e.renewBFD(ctx, c.peer)
+		return e.bfd.remove(ctx, c.peer) // setBFD adds it again
 	case !static:
 		return e.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: c.peer.String()})
 	case c.do == hold:
@@ -64,22 +67,6 @@ func (e *engine) do(c chore) error {
 		}
 		return e.addPeer(ctx, p, false)
 	}
-}
-
-// renewBFD makes a new BFD session. The old one would still notice that the neighbour is gone, and the library would hold that against
-// the next BGP session: the demand to reset waits in a queue until there is a session to reset.
-//
-// An update of a peer takes away what graceful restart negotiated in the current session. There is none now.
-func (e *engine) renewBFD(ctx context.Context, addr netip.Addr) error {
-	p := e.peers[addr]
-	off := p
-	off.BFD = nil
-	for _, p := range []*api.Peer{peerOf(off, e.families, false), peerOf(p, e.families, false)} {
-		if _, err := e.server.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: p}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (e *engine) release(ctx context.Context, now time.Time) (next time.Time, err error) {

@@ -17,9 +17,6 @@ const (
 	// section 4.1). What a node announces is its own, hence little depends on what others say; but a reflector should not
 	// withdraw what it has not yet heard again.
 	deferral = 3
-	// idleHold is how long, in seconds, a session rests after it was reset, for the loss of BFD above all. It is what the library does after other
-	// ends; its own default for this one is 30.
-	idleHold = 5
 	// allowOwnAS makes the library leave loops to the import policy.
 	allowOwnAS = 255
 	// passwordMax is the kernel's TCP_MD5SIG_MAXKEYLEN.
@@ -44,7 +41,7 @@ func check(s bgp.Settings) error {
 	return errors.Join(append(errs, checkRules(s))...)
 }
 
-// peerOf translates a peer. Rules are not in it, see filter.go.
+// peerOf translates a peer. Rules and BFD are not in it, see filter.go and bfd.go.
 func peerOf(p bgp.Peer, families []packet.Family, restarting bool) *api.Peer {
 	g := groupOf(p.Settings, families)
 	out := &api.Peer{
@@ -52,7 +49,7 @@ func peerOf(p bgp.Peer, families []packet.Family, restarting bool) *api.Peer {
 			NeighborAddress: p.Address.String(), PeerAsn: p.AS, AuthPassword: p.Password, Description: p.Name, AllowOwnAsn: allowOwnAS,
 		},
 		Timers: g.Timers, Transport: g.Transport, EbgpMultihop: g.EbgpMultihop, TtlSecurity: g.TtlSecurity,
-		RouteReflector: g.RouteReflector, GracefulRestart: g.GracefulRestart, Bfd: g.Bfd, AfiSafis: g.AfiSafis,
+		RouteReflector: g.RouteReflector, GracefulRestart: g.GracefulRestart, AfiSafis: g.AfiSafis,
 	}
 	out.Transport.RemotePort = uint32(p.Port)
 	if out.GracefulRestart != nil {
@@ -66,10 +63,9 @@ func groupOf(s bgp.Settings, families []packet.Family) *api.PeerGroup {
 	out := &api.PeerGroup{
 		Conf: &api.PeerGroupConf{PeerAsn: s.AS, AuthPassword: s.Password, AllowOwnAsn: allowOwnAS},
 		Timers: &api.Timers{Config: &api.TimersConfig{
-			HoldTime:               uint64(s.Timers.Hold / time.Second),
-			KeepaliveInterval:      uint64(s.Timers.Keepalive / time.Second),
-			ConnectRetry:           uint64(s.Timers.ConnectRetry / time.Second),
-			IdleHoldTimeAfterReset: idleHold,
+			HoldTime:          uint64(s.Timers.Hold / time.Second),
+			KeepaliveInterval: uint64(s.Timers.Keepalive / time.Second),
+			ConnectRetry:      uint64(s.Timers.ConnectRetry / time.Second),
 		}},
 		Transport: &api.Transport{PassiveMode: s.Passive},
 	}
@@ -91,14 +87,6 @@ func groupOf(s bgp.Settings, families []packet.Family) *api.PeerGroup {
 	if g := s.Graceful; g != nil {
 		out.GracefulRestart = &api.GracefulRestart{
 			Enabled: true, RestartTime: uint32(g.RestartTime / time.Second), DeferralTime: deferral,
-		}
-	}
-	if b := s.BFD; b != nil {
-		out.Bfd = &api.BfdPeerConfig{
-			Enabled:                  true,
-			DesiredMinimumTxInterval: uint32(b.Transmit.Microseconds()),
-			RequiredMinimumReceive:   uint32(b.Receive.Microseconds()),
-			DetectionMultiplier:      uint32(b.Multiplier),
 		}
 	}
 	for _, f := range families {

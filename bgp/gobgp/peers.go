@@ -11,8 +11,8 @@ import (
 	"github.com/twill-cni/twill/bgp"
 )
 
-// setPeers removes, replaces and adds peers. A peer whose settings are the same, but for its name and rules, is not touched; any other
-// change ends its session. (The library could change some settings within a session, but forgets then which families the neighbour
+// setPeers removes, replaces and adds peers. A peer whose settings are the same, but for its name, rules and BFD, is not touched; any
+// other change ends its session. (The library could change some settings within a session, but forgets then which families the neighbour
 // restarts gracefully.)
 func (e *engine) setPeers(ctx context.Context, want bgp.Instance) error {
 	var errs []error
@@ -86,8 +86,8 @@ func (e *engine) deletePeer(ctx context.Context, p bgp.Peer) error {
 
 // sameSession reports whether a session with settings a need not end for b.
 func sameSession(a, b bgp.Settings) bool {
-	a.Import, a.Export, a.NextHopSelf = nil, nil, false
-	b.Import, b.Export, b.NextHopSelf = nil, nil, false
+	a.Import, a.Export, a.NextHopSelf, a.BFD = nil, nil, false, nil
+	b.Import, b.Export, b.NextHopSelf, b.BFD = nil, nil, false, nil
 	return same(a, b)
 }
 

@@ -115,6 +115,64 @@ func TestStopWithdrawsNothingOfOthers(t *testing.T) {
 	}
 }
 
+// FRR keeps the routes of a speaker that restarts, and does not update what it knows of them in any way that a packet could feel.
+func TestOwnRestartFRR(t *testing.T) {
+	seg := peertest.NewSegment(t, ourAddr+"/24", ourAddr6+"/64")
+	f := peertest.StartFRR(t, seg.Host("192.0.2.4/24", "2001:db8::4/64"), frrConf(theirAS, ""))
+	in := instance(peer("192.0.2.4"))
+	s := start(t, in)
+	kernel := func() string { return f.Routes() }
+	peertest.Eventually(t, "FRR's kernel has ours", 15*time.Second, func() bool {
+		return strings.Contains(kernel(), "10.1.0.0/24") && strings.Contains(kernel(), "fd00:1::/64")
+	})
+	monitor := f.Monitor()
+	for range 2 {
+		s.eventually("session", 20*time.Second, func() bool { return s.session("192.0.2.4").EndOfRIB })
+		s.stop()
+		peertest.Eventually(t, "FRR has stale routes", 5*time.Second, func() bool {
+			p := f.Paths("ipv4", "10.1.0.0/24")
+			return len(p) == 1 && p[0].Stale
+		})
+		in.Restarting = true
+		s = start(t, in)
+		peertest.Eventually(t, "FRR's routes are fresh", 20*time.Second, func() bool {
+			for _, p := range slices.Concat(f.Paths("ipv4", "10.1.0.0/24"), f.Paths("ipv6", "fd00:1::/64")) {
+				if p.Stale {
+					return false
+				}
+			}
+			return s.session("192.0.2.4").Established()
+		})
+		s.eventually("FRR's own", 5*time.Second, func() bool { return len(s.learned()) == 2 && s.Settled() })
+	}
+	if out := monitor.Output(); strings.Contains(out, "Deleted") {
+		t.Errorf("FRR removed routes from its kernel:\n%s", out)
+	}
+}
+
+// A change of what the whole speaker is ends all sessions and starts them anew.
+func TestChangeOfAS(t *testing.T) {
+	seg := peertest.NewSegment(t, ourAddr+"/24", ourAddr6+"/64")
+	b := peertest.StartBIRD(t, seg.Host("192.0.2.2/24", "2001:db8::2/64"), birdConf("192.0.2.2", "", "10.2.0.0/24"))
+	s := start(t, instance(peer("192.0.2.2")))
+	s.eventually("route", 10*time.Second, func() bool { return len(s.learned()) == 1 })
+	in := instance(peer("192.0.2.2"))
+	in.AS = 65010
+	s.set(in)
+	if got := s.learned(); len(got) != 0 {
+		t.Errorf("learned %v, want nothing", got)
+	}
+	b.Configure(strings.Replace(birdConf("192.0.2.2", "", "10.2.0.0/24"), fmt.Sprint("as ", ourAS), "as 65010", 1))
+	s.eventually("route again", 20*time.Second, func() bool { return len(s.learned()) == 1 })
+
+	in.Peers = nil
+	s.set(in)
+	s.eventually("nothing", 5*time.Second, func() bool { return len(s.learned()) == 0 && len(s.Sessions()) == 0 })
+	if !s.Settled() {
+		t.Error("no longer settled")
+	}
+}
+
 func TestStopWithoutGracefulRestart(t *testing.T) {
 	seg := peertest.NewSegment(t, ourAddr+"/24", ourAddr6+"/64")
 	b := peertest.StartBIRD(t, seg.Host("192.0.2.2/24", "2001:db8::2/64"), birdConf("192.0.2.2", ""))

@@ -20,9 +20,11 @@ type session struct {
 	up         bool
 	since      time.Time // of up
 	flaps      int
-	endReason  string // of the last session
-	attempt    string // why it does not come up
-	restarting bool   // gone, routes kept
+	endReason  string       // of the last session
+	attempt    string       // why it does not come up
+	verdict    string       // why this node is about to end the session
+	restarting bool         // gone, routes kept
+	group      netip.Prefix // of the range, if dynamic
 
 	// notified is when a NOTIFICATION was sent or received last, and what it said.
 	notified      time.Time
@@ -175,6 +177,7 @@ func (s *sessions) event(e *apiutil.Peer, at time.Time) {
 			return
 		}
 		p = &session{name: s.names[e.Conf.PeerGroup], dynamic: true}
+		p.group, _ = netip.ParsePrefix(e.Conf.PeerGroup) // that is how a range's group is called
 		s.peers[addr] = p
 	}
 	s.news = true
@@ -213,6 +216,9 @@ func (s *sessions) down(addr netip.Addr, p *session, e *apiutil.Peer, at time.Ti
 		kept = false
 	case kept:
 		s.chores = append(s.chores, chore{addr, renewBFD})
+	}
+	if p.verdict != "" {
+		p.endReason, p.verdict = p.verdict, ""
 	}
 	if p.endReason == "" {
 		p.endReason = "closed by this node"
@@ -274,6 +280,31 @@ func (s *sessions) heard(addr netip.Addr) {
 	if p := s.peers[addr]; p != nil {
 		p.heard = s.now()
 	}
+}
+
+// blame notes why a session is going to be ended, and reports whether there is one.
+func (s *sessions) blame(addr netip.Addr, why string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.peers[addr]
+	if p == nil || !p.up {
+		return false
+	}
+	p.verdict = why
+	return true
+}
+
+// dynamic returns the neighbours of ranges that have a session, with their ranges.
+func (s *sessions) dynamic() map[netip.Addr]netip.Prefix {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[netip.Addr]netip.Prefix)
+	for addr, p := range s.peers {
+		if p.dynamic && p.up {
+			out[addr] = p.group
+		}
+	}
+	return out
 }
 
 // take returns what is to be done, and whether there is anything new to tell.

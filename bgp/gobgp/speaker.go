@@ -85,7 +85,9 @@ func (s *Speaker) Run(ctx context.Context, changed func()) error {
 		next, settledNow := s.settle()
 		at(next)
 		at(s.release(ctx))
-		if news || again || settledNow {
+		look, bfd := s.check(ctx)
+		at(look)
+		if news || again || settledNow || bfd {
 			changed()
 		}
 	}

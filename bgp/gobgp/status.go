@@ -58,6 +58,11 @@ func (s *Speaker) Sessions() []bgp.SessionState {
 	out := make([]bgp.SessionState, 0, len(states))
 	for addr, st := range states {
 		s.sessions.fill(addr, &st)
+		if m := s.engine.bfd; m != nil {
+			if name, ok := bfdNames[m.states[addr]]; ok {
+				st.BFD = name
+			}
+		}
 		out = append(out, st)
 	}
 	slices.SortFunc(out, func(a, b bgp.SessionState) int { return a.Address.Compare(b.Address) })
@@ -81,12 +86,6 @@ func fillState(st *bgp.SessionState, p *api.Peer) {
 		st.Received += int(f.State.Received)
 		st.Accepted += int(f.State.Accepted)
 		st.Announced += int(f.State.Advertised)
-	}
-	if p.Bfd != nil && p.Bfd.Enabled {
-		st.BFD = bfdNames[p.State.BfdState.SessionState]
-		if st.BFD == "" {
-			st.BFD = "Down"
-		}
 	}
 }
 

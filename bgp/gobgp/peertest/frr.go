@@ -126,3 +126,15 @@ func (f *FRR) Has(family, prefix, nextHop string) bool {
 	}
 	return false
 }
+
+// Routes returns what zebra put into the host's kernel.
+func (f *FRR) Routes() string {
+	f.t.Helper()
+	return f.host.Run("ip", "route", "show", "proto", "bgp") + f.host.Run("ip", "-6", "route", "show", "proto", "bgp")
+}
+
+// Monitor prints each change of the host's routes until the test ends.
+func (f *FRR) Monitor() interface{ Output() string } {
+	f.t.Helper()
+	return startProcess(f.t, f.host.Command(context.Background(), "ip", "monitor", "route"))
+}
