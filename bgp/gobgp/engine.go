@@ -111,11 +111,28 @@ func (e *engine) stop(graceful bool) error {
 	if e.cancel != nil {
 		e.cancel()
 	}
-	err := stopServer(e.server, graceful)
+	var err error
+	if graceful {
+		err = hangUp(e.graceful())
+	}
+	err = errors.Join(err, stopServer(e.server, graceful))
 	if e.bfd != nil {
 		err = errors.Join(err, stopServer(e.bfd.server, false))
 	}
 	return err
+}
+
+// graceful returns the neighbours that keep this node's routes while it restarts.
+func (e *engine) graceful() map[netip.Addr]bool {
+	neighbours := map[netip.Addr]bool{}
+	// It fails only while the server stops, and then there are no sessions.
+	_ = e.server.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
+		addr, err := netip.ParseAddr(p.State.NeighborAddress)
+		if err == nil && p.GracefulRestart.GetEnabled() {
+			neighbours[addr] = true
+		}
+	})
+	return neighbours
 }
 
 // stopServer stops a server. The library's shutdown can wait for itself when BFD is lost at that very moment, hence the limit.
