@@ -54,18 +54,18 @@ func (r *renderer) fragments(s side, learned []*Route) ([]*kernel.Fragment, []st
 		*r = renderer{networks: networks, own: blackholes(networks[:pods])}
 	}
 	found := &resolver{uplink: s.uplink, own: networks[:pods], tunnels: s.tunnels, routes: learned, memo: r.resolved, next: map[resolution]*resolved{}}
-	fragments := []*kernel.Fragment{r.own}
 	tunneled := map[netip.Prefix]bool{}
 	for _, f := range s.tunnels {
 		for i := range f.Routes {
 			tunneled[f.Routes[i].Dst] = true
 		}
 	}
-	fragments = append(fragments, distinct(s.tunnels)...)
+	fragments := distinct(s.tunnels) // these, then "bgp ...", then "own ...": sorted by owner, which costs the reconciler least
 	var rejects []store.Reject
 	for _, route := range r.memo.Render(learned, kernel.Renderer[*Route, *rendered]{
-		Owner:  owner,
-		Render: func(route *Route) *rendered { return r.route(route, found, tunneled[route.Prefix]) },
+		Compare: func(a, b *Route) int { return comparePrefixes(a.Prefix, b.Prefix) },
+		Owner:   owner,
+		Render:  func(route *Route) *rendered { return r.route(route, found, tunneled[route.Prefix]) },
 		Valid: func(route *Route, old *rendered) bool {
 			return old.tunneled == tunneled[route.Prefix] && found.holds(route, old.ways)
 		},
@@ -78,7 +78,7 @@ func (r *renderer) fragments(s side, learned []*Route) ([]*kernel.Fragment, []st
 		}
 	}
 	r.resolved = found.next
-	return fragments, rejects
+	return append(fragments, r.own), rejects
 }
 
 func owner(r *Route) string { return "bgp " + r.Prefix.String() }

@@ -34,7 +34,8 @@ type Options struct {
 type Backend struct {
 	opts   Options
 	stacks []stack
-	memo   memo
+	own    string // fingerprint of the own side that memo was rendered with
+	memo   kernel.Memo[*store.Lease, *entry]
 }
 
 // stack is one enabled family.

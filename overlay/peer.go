@@ -1,7 +1,6 @@
 package overlay
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,20 +28,11 @@ type own struct {
 	ends   []ends // of b.stacks
 }
 
-// memo keeps what each lease was rendered to for as long as the lease and the node's own side stay the same.
-type memo struct {
-	own     string // fingerprint of the own side that the entries were made with
-	turn    uint64 // grows with each call of Fragments
-	byLease map[*store.Lease]*entry
-	sorted  []*entry // by owner
-}
-
+// entry is what a lease was rendered to.
 type entry struct {
-	lease    *store.Lease
 	owner    string
 	fragment *kernel.Fragment // nil when nothing of the lease can be used
 	rejects  []store.Reject
-	turn     uint64 // in which the lease was seen last
 }
 
 // Fragments returns one fragment for each peer that can be reached, sorted by owner, and for each family of a peer that cannot, the
@@ -57,10 +47,17 @@ func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*s
 		}
 		o.ends = append(o.ends, e)
 	}
-	b.remember(o, leases)
-	fragments := make([]*kernel.Fragment, 0, len(b.memo.sorted))
+	if print := b.fingerprint(o); print != b.own {
+		b.own, b.memo = print, kernel.Memo[*store.Lease, *entry]{}
+	}
+	entries := b.memo.Render(peers(leases, self), kernel.Renderer[*store.Lease, *entry]{
+		Compare: func(x, y *store.Lease) int { return x.Subnets().Compare(y.Subnets()) },
+		Owner:   (*store.Lease).Key,
+		Render:  func(lease *store.Lease) *entry { return b.render(o, lease) },
+	})
+	fragments := make([]*kernel.Fragment, 0, len(entries))
 	var rejects []store.Reject
-	for _, e := range b.memo.sorted {
+	for _, e := range entries {
 		if e.fragment != nil {
 			fragments = append(fragments, e.fragment)
 		}
@@ -69,46 +66,14 @@ func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*s
 	return fragments, rejects, nil
 }
 
-// remember makes the memo hold exactly the peers among leases, and renders those that it did not hold.
-func (b *Backend) remember(o own, leases []*store.Lease) {
-	if print := b.fingerprint(o); print != b.memo.own || b.memo.byLease == nil {
-		b.memo = memo{own: print, byLease: make(map[*store.Lease]*entry, len(leases))}
+// peers returns leases without the node's own.
+func peers(leases []*store.Lease, self *store.Lease) []*store.Lease {
+	own := self.Subnets()
+	at := slices.IndexFunc(leases, func(l *store.Lease) bool { return l.Subnet == own.IPv4 && l.IPv6Subnet == own.IPv6 })
+	if at < 0 {
+		return leases
 	}
-	b.memo.turn++
-	var fresh []*entry
-	for _, lease := range leases {
-		if lease.Subnets() == o.self.Subnets() {
-			continue
-		}
-		e := b.memo.byLease[lease]
-		if e == nil {
-			e = b.render(o, lease)
-			b.memo.byLease[lease] = e
-			fresh = append(fresh, e)
-		}
-		e.turn = b.memo.turn
-	}
-	b.memo.sorted = b.memo.merge(fresh)
-}
-
-// merge drops the entries of leases that are gone and puts the fresh ones in their places. It costs a walk, where sorting anew would
-// cost more than everything else that one changed lease causes.
-func (m *memo) merge(fresh []*entry) []*entry {
-	byOwner := func(a, b *entry) int { return cmp.Compare(a.owner, b.owner) }
-	slices.SortFunc(fresh, byOwner)
-	sorted := make([]*entry, 0, len(m.byLease))
-	for _, e := range m.sorted {
-		if e.turn != m.turn {
-			delete(m.byLease, e.lease)
-			continue
-		}
-		for len(fresh) > 0 && byOwner(fresh[0], e) < 0 {
-			sorted = append(sorted, fresh[0])
-			fresh = fresh[1:]
-		}
-		sorted = append(sorted, e)
-	}
-	return append(sorted, fresh...)
+	return slices.Concat(leases[:at], leases[at+1:])
 }
 
 // fingerprint is equal for two own sides exactly when they give every peer the same fragment.
@@ -124,7 +89,7 @@ func (b *Backend) fingerprint(o own) string {
 }
 
 func (b *Backend) render(o own, lease *store.Lease) *entry {
-	e := &entry{lease: lease, owner: lease.Key()}
+	e := &entry{owner: lease.Key()}
 	f := &kernel.Fragment{Owner: e.owner}
 	for i, s := range b.stacks {
 		if !s.subnet(lease).IsValid() {

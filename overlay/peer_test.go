@@ -204,15 +204,6 @@ func TestSameLeaseYieldsTheSameFragment(t *testing.T) {
 	}
 }
 
-func TestForgottenLeases(t *testing.T) {
-	b := backend(t, dual, nil)
-	fragments(t, b, peerLease(2, nil), peerLease(3, nil))
-	fragments(t, b, peerLease(3, nil))
-	if n := len(b.memo.byLease); n != 1 || len(b.memo.sorted) != 1 {
-		t.Errorf("%d leases are remembered, want 1", n)
-	}
-}
-
 func FuzzLeaseData(f *testing.F) {
 	f.Add([]byte(`{"VNI":1,"VtepMAC":"02:00:00:00:00:02"}`))
 	f.Add([]byte(`{"VtepMAC":"ff:ff:ff:ff:ff:ff"}`))
