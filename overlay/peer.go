@@ -68,12 +68,11 @@ func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*s
 
 // peers returns leases without the node's own.
 func peers(leases []*store.Lease, self *store.Lease) []*store.Lease {
-	own := self.Subnets()
-	at := slices.IndexFunc(leases, func(l *store.Lease) bool { return l.Subnet == own.IPv4 && l.IPv6Subnet == own.IPv6 })
-	if at < 0 {
+	own := func(l *store.Lease) bool { return l.Subnet == self.Subnet && l.IPv6Subnet == self.IPv6Subnet }
+	if !slices.ContainsFunc(leases, own) {
 		return leases
 	}
-	return slices.Concat(leases[:at], leases[at+1:])
+	return slices.DeleteFunc(slices.Clone(leases), own)
 }
 
 // fingerprint is equal for two own sides exactly when they give every peer the same fragment.
