@@ -249,8 +249,8 @@ func (b *Backend) Links(uplink kernel.Uplink, self *store.Lease) ([]kernel.Link,
 }
 
 // Fragments plans the sessions anew where something changed, and returns what the kernel should hold for what was learned up to now: a
-// blackhole for the node's own subnets, so that packets to pods that are not there do not travel back to the router that sent
-// them; what reaches nodes through the overlay; and the learned routes.
+// blackhole for the node's own subnets and aggregates, so that packets to pods that are not there do not travel back to the router that
+// sent them; what reaches nodes through the overlay; and the learned routes.
 func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*store.Lease) ([]*kernel.Fragment, []store.Reject, error) {
 	rejects := b.replan(uplink, self, leases)
 	learned := b.opts.Speaker.Learned()
@@ -260,6 +260,9 @@ func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*s
 	}
 	fragments, refused := b.render.fragments(side{uplink: uplink, self: self, tunnels: tunnels}, learned)
 	b.refused.Store(&refused)
+	if b.planned.summaries != nil {
+		fragments = append(fragments, b.planned.summaries)
+	}
 	return fragments, slices.Concat(rejects, more, refused), nil
 }
 

@@ -99,6 +99,9 @@ type Announcement struct {
 	LargeCommunities []LargeCommunity
 	LocalPref        uint32 // internal sessions; 0: 100
 	MED              *uint32
+
+	// Aggregate says that the prefix stands for more specific ones: the kernel drops packets that none of those fits.
+	Aggregate bool
 }
 
 // Community is a standard community (RFC 1997).

@@ -4,13 +4,14 @@ import (
 	"cmp"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/store"
 )
 
-// planned is what the plan was last made from.
+// planned is what the plan was last made from, and what of it concerns the kernel.
 type planned struct {
 	setup       *Setup
 	uplink      kernel.Uplink
@@ -18,7 +19,10 @@ type planned struct {
 	leases      []*store.Lease
 	established map[netip.Addr]bool // and synced
 	services    []Announcement
-	rejects     []store.Reject
+
+	rejects    []store.Reject
+	blackholed []netip.Prefix
+	summaries  *kernel.Fragment // of blackholed; nil for nothing
 }
 
 // replan makes the plan again when something that it follows from has changed, or when its time has come.
@@ -39,6 +43,10 @@ func (b *Backend) replan(uplink kernel.Uplink, self *store.Lease, leases []*stor
 	plan := now.setup.Planner.Plan(PlanInput{Uplink: uplink, Self: self, Leases: leases, Sessions: sessions, Services: services})
 	plan.Instance.Restarting = b.opts.Restarting && !b.opts.Speaker.Settled()
 	now.rejects = plan.Rejects
+	now.blackholed, now.summaries = blackholed(plan.Instance.Announcements, uplink), b.planned.summaries
+	if !slices.Equal(now.blackholed, b.planned.blackholed) {
+		now.summaries = summaries(now.blackholed)
+	}
 	b.planned = now
 	b.wakeAfter(plan.Again)
 	b.mu.Lock()

@@ -36,9 +36,11 @@ func (v *view) announcements() announced {
 		said.all = append(said.all, a)
 		return true
 	}
+	const aggregate = "aggregate"
 	add := func(prefix netip.Prefix, attrs config.Attributes, what string) bool {
 		ok := say(bgp.Announcement{
 			Prefix: prefix, Communities: attrs.Communities, LargeCommunities: attrs.LargeCommunities, LocalPref: attrs.LocalPref, MED: attrs.MED,
+			Aggregate: what == aggregate,
 		}, what)
 		if ok && attrs.Prepend > 0 {
 			said.prepend[attrs.Prepend] = append(said.prepend[attrs.Prepend], exactly(prefix))
@@ -62,7 +64,7 @@ func (v *view) announcements() announced {
 	specific := slices.Clone(said.all)
 	for _, a := range v.Config.Aggregates {
 		if a.Nodes.Matches(v.Node.Name, v.Node.Labels) && slices.ContainsFunc(specific, func(s bgp.Announcement) bool { return within(s.Prefix, a.Prefix) }) &&
-			add(a.Prefix, a.Attributes, "aggregate") {
+			add(a.Prefix, a.Attributes, aggregate) {
 			said.aggregates = append(said.aggregates, a)
 		}
 	}

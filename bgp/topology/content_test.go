@@ -161,9 +161,9 @@ peers:
 	p := Make(in)
 	med := uint32(7)
 	want := []bgp.Announcement{
-		{Prefix: prefix("10.5.0.0/16"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 2}},
+		{Prefix: prefix("10.5.0.0/16"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 2}, Aggregate: true},
 		{Prefix: prefix("10.5.0.0/24"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 1}, LocalPref: 150},
-		{Prefix: prefix("10.99.0.0/20"), NextHop: addr("192.0.2.1")},
+		{Prefix: prefix("10.99.0.0/20"), NextHop: addr("192.0.2.1"), Aggregate: true},
 		{Prefix: prefix("10.99.0.0/24"), NextHop: addr("192.0.2.1"), MED: &med, LargeCommunities: []bgp.LargeCommunity{{Global: 1, Local1: 2, Local2: 3}}},
 		{Prefix: prefix("203.0.113.1/32"), NextHop: addr("192.0.2.1")},
 		{Prefix: prefix("203.0.113.2/32"), NextHop: addr("192.0.2.99")},
