@@ -120,10 +120,9 @@ type Rule struct {
 	Prefixes         []PrefixMatch
 	Communities      []Community
 	LargeCommunities []LargeCommunity
-	ASPath           []string     // regular expressions over the AS path as in "65001 65002"
-	Originated       bool         // announcements of this node's own
-	External         bool         // learned over an external session; export only
-	From             []netip.Addr // learned from these neighbours; export only
+	ASPath           []string // regular expressions over the AS path as in "65001 65002"
+	Originated       bool     // announcements of this node's own
+	External         bool     // learned over an external session; export only
 
 	Reject bool
 

@@ -81,9 +81,6 @@ func checkRules(s bgp.Settings) error {
 				errs = append(errs, fmt.Errorf("prefix %v with a length from %d to %d makes no sense", p.Prefix, p.Min, p.Max))
 			}
 		}
-		if len(r.From) > 0 {
-			errs = append(errs, errors.New("a rule by the neighbour that a prefix was learned from is not supported"))
-		}
 	}
 	return errors.Join(errs...)
 }
