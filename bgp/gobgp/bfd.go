@@ -90,8 +90,8 @@ func (m *bfdMonitor) remove(ctx context.Context, addr netip.Addr) error {
 	return nil
 }
 
-// look reads the states, and returns the peers whose session was up and was not at the last look nor at this one, each time once. One look
-// alone is not trusted: the loss of BFD and the end of the neighbour's TCP connection can come in any order.
+// look reads the states, and returns the peers whose session was up and was not at the last look nor at this one. One look alone is not
+// trusted: the loss of BFD and the end of the neighbour's TCP connection can come in any order.
 func (m *bfdMonitor) look(ctx context.Context) (down []netip.Addr, changed bool) {
 	m.server.ListBfdPeer(ctx, func(name string, st *api.BfdPeerState) {
 		addr, err := netip.ParseAddr(name)
@@ -118,17 +118,17 @@ func (m *bfdMonitor) look(ctx context.Context) (down []netip.Addr, changed bool)
 	return down, changed
 }
 
-// setBFD gives BFD to peers that are to have it, and to neighbours of ranges that have a session.
+// setBFD gives BFD to neighbours while they have a session. It comes after BGP and goes with it, so that nothing of an earlier session is held against
+// the next one, by neither side: FRR makes its BFD session anew when BGP is established, and ends BGP when the old one was up.
 func (e *engine) setBFD(ctx context.Context) error {
 	want := make(map[netip.Addr]bgp.BFD)
-	for addr, p := range e.peers {
-		if p.BFD != nil {
-			want[addr] = *p.BFD
+	for addr, group := range e.sessions.established() {
+		b := e.peers[addr].BFD
+		if group.IsValid() {
+			b = e.ranges[group].BFD
 		}
-	}
-	for addr, group := range e.sessions.dynamic() {
-		if r, ok := e.ranges[group]; ok && r.BFD != nil {
-			want[addr] = *r.BFD
+		if b != nil {
+			want[addr] = *b
 		}
 	}
 	if e.bfd == nil {

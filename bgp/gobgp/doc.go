@@ -22,6 +22,7 @@
 //     their loss means is decided here (bfd.go).
 //   - A path that comes back with this AS in its AS path, or one that it replaces, stays in use (RFC 4271, section 9.1.2, wants it out). Loops
 //     are allowed in the sessions' settings and rejected by the first rule of the import policy instead (filter.go).
+//   - The shutdown withdraws from each neighbour what the others announced; connections are cut first (hangup.go).
 //   - A password stays with the listener after its neighbour is deleted (peers.go).
 //   - Restart deferral waits for dead neighbours for six minutes; here it ends after seconds (peerconf.go).
 package gobgp

@@ -50,12 +50,6 @@ func (e *engine) do(c chore) error {
 	ctx := context.Background()
 	p, static := e.peers[c.peer]
 	switch {
-	case c.do == renewBFD:
-		// What is left of the old BFD session shall not be held against the next BGP session.
-		if e.bfd == nil || e.bfd.states[c.peer] == 0 {
-			return nil
-		}
-		return e.bfd.remove(ctx, c.peer) // setBFD adds it again
 	case !static:
 		return e.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: c.peer.String()})
 	case c.do == hold:

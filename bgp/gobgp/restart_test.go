@@ -168,9 +168,7 @@ func TestChangeOfAS(t *testing.T) {
 	in.Peers = nil
 	s.set(in)
 	s.eventually("nothing", 5*time.Second, func() bool { return len(s.learned()) == 0 && len(s.Sessions()) == 0 })
-	if !s.Settled() {
-		t.Error("no longer settled")
-	}
+	s.eventually("settled", 5*time.Second, s.Settled)
 }
 
 func TestStopWithoutGracefulRestart(t *testing.T) {

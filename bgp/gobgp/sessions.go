@@ -68,9 +68,8 @@ type chore struct {
 type deed int
 
 const (
-	evict    deed = iota // drop the routes that the library keeps
-	hold                 // likewise, and leave the neighbour alone for a while
-	renewBFD             // forget the BFD session
+	evict deed = iota // drop the routes that the library keeps
+	hold              // likewise, and leave the neighbour alone for a while
 )
 
 // sessions turns the library's events into what is known of each session.
@@ -214,8 +213,6 @@ func (s *sessions) down(addr netip.Addr, p *session, e *apiutil.Peer, at time.Ti
 	case kept && notified:
 		s.chores = append(s.chores, chore{addr, evict})
 		kept = false
-	case kept:
-		s.chores = append(s.chores, chore{addr, renewBFD})
 	}
 	if p.verdict != "" {
 		p.endReason, p.verdict = p.verdict, ""
@@ -294,13 +291,13 @@ func (s *sessions) blame(addr netip.Addr, why string) bool {
 	return true
 }
 
-// dynamic returns the neighbours of ranges that have a session, with their ranges.
-func (s *sessions) dynamic() map[netip.Addr]netip.Prefix {
+// established returns the neighbours that have a session, with their ranges if they belong to one.
+func (s *sessions) established() map[netip.Addr]netip.Prefix {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make(map[netip.Addr]netip.Prefix)
 	for addr, p := range s.peers {
-		if p.dynamic && p.up {
+		if p.up {
 			out[addr] = p.group
 		}
 	}
@@ -334,7 +331,7 @@ func (s *sessions) settled() (bool, time.Time) {
 		wait(s.ranges)
 	}
 	for _, p := range s.peers {
-		if done, limit := p.complete(now); !done {
+		if done, limit := p.complete(now); !done && !p.removed {
 			wait(limit)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 
@@ -25,6 +26,28 @@ var bfdNames = map[api.BfdSessionState]string{
 	api.BfdSessionState_BFD_SESSION_STATE_DOWN:       "Down",
 	api.BfdSessionState_BFD_SESSION_STATE_INIT:       "Init",
 	api.BfdSessionState_BFD_SESSION_STATE_ADMIN_DOWN: "AdminDown",
+}
+
+// Standing implements bgp.Speaker.
+func (s *Speaker) Standing() []bgp.SessionState { return s.sessions.standing() }
+
+func (s *sessions) standing() []bgp.SessionState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]bgp.SessionState, 0, len(s.peers))
+	for addr, p := range s.peers {
+		if p.removed {
+			continue
+		}
+		st := bgp.SessionState{Address: addr, Dynamic: p.dynamic}
+		if p.up {
+			st.State = stateNames[api.PeerState_SESSION_STATE_ESTABLISHED]
+		}
+		p.fill(&st, s.now())
+		out = append(out, st)
+	}
+	slices.SortFunc(out, func(a, b bgp.SessionState) int { return a.Address.Compare(b.Address) })
+	return out
 }
 
 // Sessions implements bgp.Speaker.
@@ -93,13 +116,20 @@ func fillState(st *bgp.SessionState, p *api.Peer) {
 func (s *sessions) fill(addr netip.Addr, st *bgp.SessionState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.peers[addr]
-	if p == nil {
-		return
+	if p := s.peers[addr]; p != nil {
+		p.fill(st, s.now())
 	}
+}
+
+// fill is called with the sessions' lock held. A neighbour without graceful restart sends no End-of-RIB, and has said all when it falls silent.
+func (p *session) fill(st *bgp.SessionState, now time.Time) {
 	st.Name = p.name
 	st.Since, st.Flaps, st.Restarted = p.since, p.flaps, p.restarting
-	st.EndOfRIB = p.up && p.awaited != nil && len(p.awaited) == 0
+	if p.up && p.awaited == nil {
+		st.EndOfRIB, _ = p.complete(now)
+	} else {
+		st.EndOfRIB = p.up && len(p.awaited) == 0
+	}
 	st.LastError = p.endReason
 	if !p.up && p.attempt != "" {
 		st.LastError = strings.TrimSpace(p.attempt)
