@@ -44,7 +44,7 @@ func (s *fakeSpeaker) Set(_ context.Context, want Instance) error {
 	return err
 }
 
-func (s *fakeSpeaker) Sessions() []SessionState { return s.sessions }
+func (s *fakeSpeaker) Standing() []SessionState { return s.sessions }
 func (s *fakeSpeaker) Learned() []*Route        { return s.learned }
 func (s *fakeSpeaker) Settled() bool            { return s.settled }
 

@@ -27,7 +27,11 @@ type Speaker interface {
 	// section 2), or had its time to. Before that, what is missing in Learned says nothing. Once true it stays so.
 	Settled() bool
 
-	// Sessions returns the state of all sessions, sorted by peer address.
+	// Standing returns how the sessions stand, sorted by peer address: Name, Address, State as far as it is Established, Since, Restarted and
+	// EndOfRIB. It costs little, since each sync asks for it.
+	Standing() []SessionState
+
+	// Sessions returns all that is known of all sessions, sorted by peer address. It is for people, and slow: it counts prefixes.
 	Sessions() []SessionState
 
 	// Paths calls visit for each path that the query matches, accepted or not. It is for people, and slow.

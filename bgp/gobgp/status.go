@@ -81,10 +81,8 @@ func (s *Speaker) Sessions() []bgp.SessionState {
 	out := make([]bgp.SessionState, 0, len(states))
 	for addr, st := range states {
 		s.sessions.fill(addr, &st)
-		if m := s.engine.bfd; m != nil {
-			if name, ok := bfdNames[m.states[addr]]; ok {
-				st.BFD = name
-			}
+		if name, ok := bfdNames[s.engine.bfd.states[addr]]; ok {
+			st.BFD = name
 		}
 		out = append(out, st)
 	}

@@ -10,6 +10,9 @@ import (
 	"github.com/twill-cni/twill/bgp/config"
 )
 
+// recheckSilent is how often the plan is looked at while a neighbour has not said all: one without graceful restart says no word when it has.
+const recheckSilent = time.Second
+
 // listen finds the reflectors of this AS and which of them are heard.
 func (v *view) listen() {
 	v.reflectors, v.hears = map[string]*node{}, map[string]bool{}
