@@ -85,7 +85,7 @@ type Event struct {
 	Intact bool
 
 	// Foreign says of the other kinds that a dump would not return the object: another route protocol, a neighbour that is not
-	// permanent. It matters only where it took the place of one of ours, and where it is a default route, by which the uplink may be found.
+	// permanent. It matters only where it took the place of one of ours, and where it is a route by which the uplink or next hops are found.
 	Foreign bool
 	// Pod says of KindLink that the link bears PodLinkAliasPrefix and, with Deleted, that it is gone, else that it was set down. Nothing else is
 	// told of such links.

@@ -45,6 +45,50 @@ func TestDefaultRouteMoves(t *testing.T) {
 	}
 }
 
+// An uplink with routes is one by which a backend finds next hops: it is looked at again when they change, and when one of their links goes down.
+func TestRoutesOfTheUplinkAreFollowed(t *testing.T) {
+	route := func(dst, link string) kernel.Route {
+		return kernel.Route{Dst: netip.MustParsePrefix(dst), NextHops: []kernel.NextHop{{Link: link}}}
+	}
+	down := func(link string) kernel.Event { return kernel.Event{Kind: kernel.KindLink, Link: link} }
+	tests := []struct {
+		name    string
+		event   kernel.Event
+		follows bool
+	}{
+		{"a route was added", kernel.Event{Kind: kernel.KindRoute, Foreign: true, Route: route("203.0.113.0/24", "eth0")}, true},
+		{"a route was deleted", kernel.Event{Kind: kernel.KindRoute, Foreign: true, Deleted: true, Route: route("203.0.113.0/24", "eth1")}, true},
+		{"a link of theirs went down", down("eth1"), true},
+		{"a link of theirs is as it was", kernel.Event{Kind: kernel.KindLink, Link: "eth1", Intact: true}, false},
+		{"another link went down", down("eth2"), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inWorld(t, networkConfig, func(w *world) {
+				uplink, _ := w.uplink.get()
+				uplink.Routes = []kernel.Route{route("192.0.2.0/24", "eth0"), route("198.51.100.0/24", "eth1")}
+				w.uplink.set(uplink)
+				opts, looks := w.options(), 0
+				opts.Uplink = func(store.Network) (kernel.Uplink, error) {
+					looks++
+					return w.uplink.get()
+				}
+				w.startWith(opts)
+				w.pass(time.Minute)
+				if !slices.Contains(w.monitor.links, "eth1") {
+					t.Errorf("the links of interest are %v", w.monitor.links)
+				}
+				looks = 0
+				w.monitor.event(tt.event)
+				w.pass(time.Second)
+				if follows := looks > 0; follows != tt.follows {
+					t.Errorf("the uplink was looked at %d times", looks)
+				}
+			})
+		})
+	}
+}
+
 // A program that changes routes without end costs a few looks at the uplink a second, and only for default routes.
 func TestRouteChurnIsBounded(t *testing.T) {
 	for dst, most := range map[string]int{"0.0.0.0/0": 40, "::/0": 40, "203.0.113.0/24": 0} {

@@ -130,7 +130,7 @@ func (s *server) sync(ctx context.Context, what mark, snap store.Snapshot) (Repo
 	if err != nil {
 		return report, errors.Join(append(errs, err)...)
 	}
-	errs = append(errs, s.watcher.follow(s.uplink.Name, state.Links))
+	errs = append(errs, s.watcher.follow(s.uplink, state.Links))
 	failpoint.Hit("sync-begin")
 	report.Result, err = s.n.opts.Dataplane.Sync(ctx, state)
 	failpoint.Hit("sync-end")

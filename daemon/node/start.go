@@ -44,7 +44,7 @@ func (n *Node) start(ctx context.Context) (*server, error) {
 	if s.uplink, err = n.opts.Uplink(network); err != nil {
 		return nil, err
 	}
-	s.watcher = &watcher{n: n, uplink: s.uplink.Name, links: []string{s.uplink.Name}}
+	s.watcher = newWatcher(n, s.uplink)
 	if s.attrs, err = s.backend.Attributes(s.uplink); err != nil {
 		return nil, err
 	}

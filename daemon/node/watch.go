@@ -17,16 +17,42 @@ type watcher struct {
 
 	mu      sync.Mutex
 	uplink  string
-	links   []string // of interest, the uplink among them
+	ways    []string // the links by which the uplink's routes lead; the uplink may be among them
+	links   []string // of interest, all of these among them
 	current Monitor  // nil while none is open
 }
 
-// follow names the uplink and the other links of interest.
-func (w *watcher) follow(uplink string, others []kernel.Link) error {
-	links := []string{uplink}
+func newWatcher(n *Node, uplink kernel.Uplink) *watcher {
+	ways := waysOf(uplink)
+	return &watcher{n: n, uplink: uplink.Name, ways: ways, links: linksOf(uplink.Name, ways, nil)}
+}
+
+// waysOf returns the links of the uplink's routes, sorted.
+func waysOf(uplink kernel.Uplink) []string {
+	var ways []string
+	for _, r := range uplink.Routes {
+		for _, h := range r.NextHops {
+			if h.Link != "" {
+				ways = append(ways, h.Link)
+			}
+		}
+	}
+	slices.Sort(ways)
+	return slices.Compact(ways)
+}
+
+func linksOf(uplink string, ways []string, others []kernel.Link) []string {
+	links := append([]string{uplink}, ways...)
 	for _, l := range others {
 		links = append(links, l.Name)
 	}
+	return links
+}
+
+// follow takes the uplink and the other links of interest.
+func (w *watcher) follow(uplink kernel.Uplink, others []kernel.Link) error {
+	ways := waysOf(uplink)
+	links := linksOf(uplink.Name, ways, others)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if slices.Equal(links, w.links) {
@@ -37,7 +63,10 @@ func (w *watcher) follow(uplink string, others []kernel.Link) error {
 			return fmt.Errorf("watch links %v: %w", links, err)
 		}
 	}
-	w.uplink, w.links = uplink, links
+	if w.uplink != uplink.Name || !slices.Equal(w.ways, ways) {
+		w.n.mark(markUplink) // a link may have gone down after it was looked at, and before it was of interest
+	}
+	w.uplink, w.ways, w.links = uplink.Name, ways, links
 	return nil
 }
 
@@ -109,7 +138,7 @@ func (w *watcher) observe(ev kernel.Event) {
 	if w.n.opts.Dataplane.Observe(ev) {
 		m |= markDrift
 	}
-	if ev.Lost || ev.Kind == kernel.KindLink && ev.Link == w.uplinkName() || isForeignDefault(ev) {
+	if w.ofUplink(ev) {
 		m |= markUplink
 	}
 	if m != 0 {
@@ -117,14 +146,19 @@ func (w *watcher) observe(ev kernel.Event) {
 	}
 }
 
-// isForeignDefault reports whether another program changed a default route. The uplink may be another one then, although nothing
-// happened to the link that it was.
-func isForeignDefault(ev kernel.Event) bool {
-	return ev.Kind == kernel.KindRoute && ev.Foreign && ev.Route.Dst.Bits() == 0
-}
-
-func (w *watcher) uplinkName() string {
+// ofUplink reports whether the event may have changed the uplink. That may be another one when a default route moves, although nothing happened to
+// the link that it was. The routes of an uplink that has some may be others when another program says so, and when a link goes down: IPv4
+// routes go without a notification then.
+func (w *watcher) ofUplink(ev kernel.Event) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.uplink
+	switch {
+	case ev.Lost:
+		return true
+	case ev.Kind == kernel.KindLink:
+		return ev.Link == w.uplink || !ev.Intact && slices.Contains(w.ways, ev.Link)
+	case ev.Kind == kernel.KindRoute && ev.Foreign:
+		return ev.Route.Dst.Bits() == 0 || len(w.ways) > 0
+	}
+	return false
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twill-cni/twill/bgp"
 	"github.com/twill-cni/twill/daemon/attachments"
 	"github.com/twill-cni/twill/daemon/node"
 	"github.com/twill-cni/twill/kernel"
@@ -22,11 +23,17 @@ type monitor struct {
 	pods   *attachments.Keeper
 }
 
-// monitor opens a monitor. The keeper looks at everything again, since it heard nothing before.
-func (k kernels) monitor(pods *attachments.Keeper) (node.Monitor, error) {
+// monitor opens a monitor, of the underlay's routes too for a backend that finds next hops by them. The keeper looks at everything again, since
+// it heard nothing before.
+func (k kernels) monitor(backend string, pods *attachments.Keeper) (node.Monitor, error) {
 	links, err := k.links.NewMonitor(nil)
 	if err != nil {
 		return nil, err
+	}
+	if backend == bgp.BackendType {
+		if err := links.WatchUnderlay(); err != nil {
+			return nil, errors.Join(err, links.Close())
+		}
 	}
 	tables, err := k.tables.NewMonitor()
 	if err != nil {

@@ -76,7 +76,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 			return newBackend(ctx, cfg, network, backends{k.links, routes})
 		},
 		Uplink:     func(network store.Network) (kernel.Uplink, error) { return findUplink(ctx, cfg, network, k.links) },
-		Monitor:    func() (node.Monitor, error) { return k.monitor(keeper) },
+		Monitor:    func() (node.Monitor, error) { return k.monitor(cfg.Backend, keeper) },
 		Tables:     tables(cfg),
 		BridgeMAC:  k.bridgeMAC,
 		Forwarding: k.links.EnsureForwarding,

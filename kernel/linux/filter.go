@@ -20,13 +20,15 @@ const maxFiltered = 64
 //   - routes outside the main table, and in it those that bear another protocol, are no default routes, did not replace or join a route
 //     and do not leave by one of the links,
 //   - both when they were caused by the socket with the given port.
-func notificationFilter(own uint32, links []int32) ([]bpf.RawInstruction, error) {
+//
+// With underlay, the main table's routes are told whatever their protocol is.
+func notificationFilter(own uint32, links []int32, underlay bool) ([]bpf.RawInstruction, error) {
 	if len(links) > maxFiltered {
 		return bpf.Assemble(accept())
 	}
 	neighbor := append(dropOwn(own), load(20, 4)) // ndm_ifindex
 	neighbor = append(append(neighbor, acceptLinks(links)...), drop()...)
-	route := routeFilter(own, links)
+	route := routeFilter(own, links, underlay)
 
 	const typesAfter = 4 // instructions between the first comparison and the neighbours' part
 	program := []bpf.Instruction{
@@ -41,13 +43,16 @@ func notificationFilter(own uint32, links []int32) ([]bpf.RawInstruction, error)
 	return bpf.Assemble(program)
 }
 
-func routeFilter(own uint32, links []int32) []bpf.Instruction {
+func routeFilter(own uint32, links []int32, underlay bool) []bpf.Instruction {
 	program := []bpf.Instruction{
 		load(20, 1), // rtm_table
 		jumpIfEqual(unix.RT_TABLE_MAIN, 1),
 		drop()[0],
 	}
 	program = append(program, dropOwn(own)...)
+	if underlay {
+		return append(program, accept()...)
+	}
 	program = append(program,
 		load(17, 1), // rtm_dst_len: a default route, by which the uplink may be found
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 1},

@@ -27,7 +27,8 @@ const monitorBuffer = 16 << 20
 // neighbours): 20,000 new peers would otherwise flood the queue with what is known already.
 //
 // Nothing of a busy host's other traffic (ARP of hundreds of pods, a full BGP table) wakes the process, but for IPv6 routes with several
-// next hops, any of which may have joined one of ours: a socket filter drops it in the kernel, see filter.go.
+// next hops, any of which may have joined one of ours: a socket filter drops it in the kernel, see filter.go. With WatchUnderlay, routes of
+// other programs are told too.
 type Monitor struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -38,6 +39,7 @@ type Monitor struct {
 	interest []string
 	devices  map[int32]device // all links of the namespace
 	overlay  []int32          // indexes of the VXLAN devices of interest; what the filter was made for
+	underlay bool             // routes of other programs are told too
 }
 
 // device is what a notification that bears only an index must be known of its link.
@@ -105,6 +107,14 @@ func (m *Monitor) SetLinks(names []string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.interest = slices.Clone(names)
+	return m.updateFilter()
+}
+
+// WatchUnderlay has Run tell, from now on, of changes of all routes that Handle.Underlay returns too.
+func (m *Monitor) WatchUnderlay() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.underlay, m.overlay = true, nil
 	return m.updateFilter()
 }
 
@@ -177,7 +187,7 @@ func (m *Monitor) updateFilter() error {
 	if m.overlay != nil && slices.Equal(overlay, m.overlay) {
 		return nil
 	}
-	program, err := notificationFilter(m.own, overlay)
+	program, err := notificationFilter(m.own, overlay, m.underlay)
 	if err != nil {
 		return fmt.Errorf("assemble the filter of notifications: %w", err)
 	}

@@ -234,6 +234,37 @@ func TestMonitorFollowsLinks(t *testing.T) {
 	}
 }
 
+// TestMonitorTellsOfTheUnderlay changes what Underlay returns: each change is told, and nothing else is.
+func TestMonitorTellsOfTheUnderlay(t *testing.T) {
+	const marker = "10.255.255.0/24"
+	h := open(t)
+	setUp(t, underlay+overlays)
+	m := newMonitor(t, h, "eth0", "flannel.1")
+	if err := m.WatchUnderlay(); err != nil {
+		t.Fatal(err)
+	}
+	wantNoErrors(t, h.ApplyRoutes(t.Context(), set(route("10.5.1.0/24", via("192.0.2.7", "eth0")))))
+	setUp(t, `
+route add 10.9.0.0/24 via 192.0.2.9
+route change 10.9.0.0/24 via 192.0.2.10
+route add 10.9.0.0/24 via 192.0.2.9 table 100
+route add blackhole 10.9.1.0/24
+-6 route add fd00:9::/64 via 2001:db8::9
+-6 route add fe80::/64 dev eth0 metric 77
+route del 10.9.0.0/24
+route add `+marker+" via 192.0.2.9 proto 84")
+	want := []string{
+		"route 10.9.0.0/24 via 192.0.2.9 dev eth0 foreign",
+		"route 10.9.0.0/24 via 192.0.2.10 dev eth0 foreign",
+		"route fd00:9::/64 via 2001:db8::9 dev eth0 foreign",
+		"route 10.9.0.0/24 via 192.0.2.10 dev eth0 deleted foreign",
+	}
+	got := slices.DeleteFunc(collect(t, watch(t, h, m), marker), isLink)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
 // TestMonitorOverflow fills the queue before it is read: the loss is reported, links made meanwhile are known, and what comes
 // after is reported.
 func TestMonitorOverflow(t *testing.T) {
@@ -316,7 +347,7 @@ route del 10.9.0.0/24`)
 func TestMonitorOfManyLinks(t *testing.T) {
 	for _, n := range []int{0, 1, maxFiltered, maxFiltered + 1} {
 		links := make([]int32, n)
-		program, err := notificationFilter(1, links)
+		program, err := notificationFilter(1, links, false)
 		if err != nil || len(program) == 0 {
 			t.Errorf("%d links: %d instructions, %v", n, len(program), err)
 		}

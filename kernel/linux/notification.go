@@ -135,7 +135,7 @@ func (m *Monitor) routeEvent(msg message) ([]kernel.Event, error) {
 	// protocol and all next hops.
 	joined := r.family == unix.AF_INET6 && r.multiple != nil
 	replaced := !deleted && (joined || msg.flags&unix.NLM_F_REPLACE != 0)
-	told := ours || replaced || r.dstLen == 0 || m.onOverlay(r.hop.index)
+	told := ours || replaced || r.dstLen == 0 || m.onOverlay(r.hop.index) || m.underlay && r.underlay()
 	if msg.port == m.own || !r.mine() || !told {
 		return nil, nil
 	}

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Underlay returns the unicast routes of the main table that are not Twill's: those by which next hops are reached. Unlike Routes it has
-// the kernel send the whole table, since a dump can be asked for one protocol (ip_valid_fib_dump_req), not for all but one.
+// Underlay returns the unicast routes of the main table that are not Twill's: those by which next hops are reached. Those to link-local
+// addresses, of which each pod's link has one, are left out. Unlike Routes it has the kernel send the whole table, since a dump can be asked for one protocol (ip_valid_fib_dump_req), not for all but one.
 func (h *Handle) Underlay(ctx context.Context) ([]kernel.Route, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -27,7 +27,7 @@ func (h *Handle) Underlay(ctx context.Context) ([]kernel.Route, error) {
 			e.end()
 		}, func(m message) (kernel.Route, bool, error) {
 			r, err := parseRouteMessage(m.payload)
-			if err != nil || !r.mine() || r.protocol == kernel.RouteProtocol || r.routeType != unix.RTN_UNICAST {
+			if err != nil || !r.underlay() {
 				return kernel.Route{}, false, err
 			}
 			route, err := r.route(names.name, &slab)
@@ -38,4 +38,9 @@ func (h *Handle) Underlay(ctx context.Context) ([]kernel.Route, error) {
 		}
 	}
 	return list, nil
+}
+
+// underlay reports whether Underlay returns the route.
+func (r *routeMessage) underlay() bool {
+	return r.mine() && r.protocol != kernel.RouteProtocol && r.routeType == unix.RTN_UNICAST && !r.dst.IsLinkLocalUnicast()
 }
