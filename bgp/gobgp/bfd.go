@@ -131,16 +131,6 @@ func (e *engine) setBFD(ctx context.Context) error {
 			want[addr] = *b
 		}
 	}
-	if e.bfd == nil {
-		if len(want) == 0 {
-			return nil
-		}
-		m, err := startBFD(ctx, e)
-		if err != nil {
-			return err
-		}
-		e.bfd = m
-	}
 	return e.bfd.set(ctx, want)
 }
 
@@ -149,7 +139,7 @@ func (e *engine) setBFD(ctx context.Context) error {
 func (s *Speaker) check(ctx context.Context) (next time.Time, changed bool) {
 	s.apply.Lock()
 	defer s.apply.Unlock()
-	if s.engine == nil || s.engine.bfd == nil || len(s.engine.bfd.peers) == 0 {
+	if s.engine == nil || len(s.engine.bfd.peers) == 0 {
 		return time.Time{}, false
 	}
 	down, changed := s.engine.bfd.look(ctx)

@@ -35,7 +35,7 @@ type engine struct {
 	announced map[netip.Prefix]bgp.Announcement
 	held      map[netip.Addr]time.Time // peers that are left alone until then
 	filters   filters
-	bfd       *bfdMonitor // nil before a peer has BFD
+	bfd       *bfdMonitor
 	sessions  *sessions
 }
 
@@ -58,6 +58,12 @@ func startEngine(ctx context.Context, s *Speaker, want bgp.Instance) (*engine, e
 	if want.IPv6 {
 		e.families = append(e.families, packet.RF_IPv6_UC)
 	}
+	// The first of the two servers, since each writes the library's package variables when it starts.
+	monitor, err := startBFD(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	e.bfd = monitor
 	level := new(slog.LevelVar)
 	level.Set(levelTrace)
 	e.server = server.NewBgpServer(server.LoggerOption(slog.New(newTap(s.log, s.sessions.diagnose)), level))
@@ -115,11 +121,7 @@ func (e *engine) stop(graceful bool) error {
 	if graceful {
 		err = hangUp(e.graceful())
 	}
-	err = errors.Join(err, stopServer(e.server, graceful))
-	if e.bfd != nil {
-		err = errors.Join(err, stopServer(e.bfd.server, false))
-	}
-	return err
+	return errors.Join(err, stopServer(e.server, graceful), stopServer(e.bfd.server, false))
 }
 
 // graceful returns the neighbours that keep this node's routes while it restarts.
