@@ -28,6 +28,19 @@ func (p Passwords) Lookup(file string) (string, error) {
 	return password, nil
 }
 
+// Else returns the passwords with those of before for the files that could not be read.
+func (p Passwords) Else(before Passwords, files []string) Passwords {
+	all := Passwords{byFile: make(map[string]string, len(files))}
+	for _, file := range files {
+		for _, from := range []Passwords{before, p} {
+			if password, ok := from.byFile[file]; ok {
+				all.byFile[file] = password
+			}
+		}
+	}
+	return all
+}
+
 // String hides the passwords from fmt.
 func (p Passwords) String() string { return fmt.Sprintf("%d passwords (hidden)", len(p.byFile)) }
 

@@ -103,3 +103,12 @@ peers:
 		t.Error(diff)
 	}
 }
+
+func TestPasswordsFromBeforeServeForFilesThatCannotBeRead(t *testing.T) {
+	before := Passwords{byFile: map[string]string{"/a": "old a", "/b": "old b", "/c": "old c"}}
+	now := Passwords{byFile: map[string]string{"/a": "new a", "/d": "new d"}}
+	got := now.Else(before, []string{"/a", "/b", "/d", "/e"}).byFile
+	if diff := cmp.Diff(map[string]string{"/a": "new a", "/b": "old b", "/d": "new d"}, got); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/twill-cni/twill/bgp"
 	bgpconfig "github.com/twill-cni/twill/bgp/config"
 	"github.com/twill-cni/twill/bgp/gobgp"
@@ -49,7 +51,8 @@ type routing struct {
 	published bgp.LeaseData     // by an earlier run
 	node      store.NodeRecord
 	inputs    inputs // of the setup in force
-	failed    string // what was last said to be wrong
+	failed    string // what was last said to be wrong with them
+	unread    string // what was last said of password files
 }
 
 // inputs are what a setup is made from.
@@ -88,28 +91,34 @@ func (r *routing) Run(ctx context.Context, datastore store.Store) error {
 	if r.cfg.Backend != bgp.BackendType {
 		return nil
 	}
-	watched := make(chan error, 1)
-	go func() {
-		watched <- datastore.WatchNode(ctx, r.cfg.NodeName, func(record store.NodeRecord) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		err := datastore.WatchNode(ctx, r.cfg.NodeName, func(record store.NodeRecord) {
 			select {
 			case <-r.record: // an older one
 			default:
 			}
 			r.record <- record
 		})
-	}()
-	select {
-	case <-r.made:
-		r.follow(ctx)
-	case <-ctx.Done():
-	}
-	if err := <-watched; ctx.Err() == nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return fmt.Errorf("watch the node's record: %w", err)
-	}
-	return nil
+	})
+	g.Go(func() error {
+		r.follow(ctx)
+		return nil
+	})
+	return g.Wait()
 }
 
+// follow waits for the backend to be made and keeps it up to date.
 func (r *routing) follow(ctx context.Context) {
+	select {
+	case <-r.made:
+	case <-ctx.Done():
+		return
+	}
 	tick := time.NewTicker(reread)
 	defer tick.Stop()
 	for {
@@ -212,7 +221,8 @@ func forwards(ctx context.Context, k *linux.Handle) (bool, error) {
 	return slices.ContainsFunc(routes, func(route kernel.Route) bool { return route.Metric == bgp.RouteMetric }), nil
 }
 
-// read returns what a setup is to be made from. A password file that cannot be read is said and leaves its peers without a session.
+// read returns what a setup is to be made from. A password file that cannot be read, which one is for a moment while it is written, leaves the
+// password from before in use. Without one from before its peers have no session.
 func (r *routing) read() (inputs, error) {
 	file, err := readBGPFile(r.cfg.BGPConfig)
 	if err != nil {
@@ -223,10 +233,17 @@ func (r *routing) read() (inputs, error) {
 		return inputs{}, fmt.Errorf("%s: %w", r.cfg.BGPConfig, err)
 	}
 	now := inputs{file: file, node: r.node}
-	now.passwords, err = bgpconfig.ReadPasswords(parsed.PasswordFiles(r.cfg.NodeName, r.node.Labels))
+	files := parsed.PasswordFiles(r.cfg.NodeName, r.node.Labels)
+	passwords, err := bgpconfig.ReadPasswords(files)
+	now.passwords = passwords.Else(r.inputs.passwords, files)
+	said := ""
 	if err != nil {
-		r.say(err)
+		said = err.Error()
 	}
+	if said != "" && said != r.unread {
+		r.log.Error("BGP passwords cannot be read; those read before stay in use, and peers without one have no session", "err", err)
+	}
+	r.unread = said
 	return now, nil
 }
 
