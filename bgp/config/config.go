@@ -125,7 +125,7 @@ func Default() *Config {
 		Mesh: MeshAuto, Overlay: OverlayNever,
 		Session: Session{
 			Timers:   bgp.Timers{Hold: 9 * time.Second, Keepalive: 3 * time.Second, ConnectRetry: 2 * time.Second},
-			Graceful: &bgp.GracefulRestart{RestartTime: 30 * time.Second, StaleTime: 10 * time.Second},
+			Graceful: &bgp.GracefulRestart{RestartTime: 30 * time.Second, StaleTime: 20 * time.Second},
 		},
 	}
 }

@@ -38,7 +38,7 @@ func TestAnEmptyFileIsTheDefault(t *testing.T) {
 		AS: 64512, Port: 179, Mesh: MeshAuto, Overlay: OverlayNever,
 		Session: Session{
 			Timers:   bgp.Timers{Hold: 9 * time.Second, Keepalive: 3 * time.Second, ConnectRetry: 2 * time.Second},
-			Graceful: &bgp.GracefulRestart{RestartTime: 30 * time.Second, StaleTime: 10 * time.Second},
+			Graceful: &bgp.GracefulRestart{RestartTime: 30 * time.Second, StaleTime: 20 * time.Second},
 		},
 	}
 	for _, text := range []string{"", "# nothing\n", "{}", "peers: []", "as: null"} {
@@ -109,7 +109,7 @@ aggregate:
 func TestEveryKey(t *testing.T) {
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
 	timers := bgp.Timers{Hold: 30 * time.Second, Keepalive: 10 * time.Second, ConnectRetry: 5 * time.Second}
-	graceful := &bgp.GracefulRestart{RestartTime: time.Minute, StaleTime: 10 * time.Second}
+	graceful := &bgp.GracefulRestart{RestartTime: time.Minute, StaleTime: 20 * time.Second}
 	bfd := &bgp.BFD{Transmit: 100 * time.Millisecond, Receive: 300 * time.Millisecond, Multiplier: 3}
 	want := &Config{
 		AS: 65010, RouterID: addr("192.0.2.1"), Port: 1790, Mesh: MeshOn, Overlay: OverlayCrossSubnet,

@@ -37,7 +37,7 @@ func (e *engine) setPeers(ctx context.Context, want bgp.Instance) error {
 		}
 	}
 	for addr, p := range wanted {
-		e.sessions.expect(addr, p.Name, waitFor(p.Settings))
+		e.sessions.expect(addr, p.Name, waitFor(p.Settings, want.Restarting))
 		if _, ok := e.held[addr]; ok {
 			continue
 		}
@@ -108,7 +108,7 @@ func (e *engine) setRanges(ctx context.Context, want bgp.Instance) error {
 		}
 	}
 	for prefix, r := range wanted {
-		e.sessions.expectRange(prefix.String(), r.Name, waitFor(r.Settings))
+		e.sessions.expectRange(prefix.String(), r.Name, waitFor(r.Settings, want.Restarting))
 		if err := check(r.Settings); err != nil {
 			errs = append(errs, fmt.Errorf("range %v: %w", prefix, err))
 			continue

@@ -72,7 +72,7 @@ func names(p Plan) (all []string) {
 func TestTheDefaultIsAMesh(t *testing.T) {
 	in := input(t, "", member(1, ""), member(2, `,"Port":1179`))
 	p := Make(in)
-	graceful := &bgp.GracefulRestart{RestartTime: 30 * time.Second, StaleTime: 10 * time.Second}
+	graceful := &bgp.GracefulRestart{RestartTime: 30 * time.Second, StaleTime: 20 * time.Second}
 	pods := []bgp.PrefixMatch{{Prefix: prefix("10.5.0.0/16"), Min: 16, Max: 32}}
 	settings := bgp.Settings{
 		AS: 64512, LocalAddress: addr("192.0.2.1"), Graceful: graceful, Reflector: &bgp.Reflector{ClusterID: addr("192.0.2.1")},
@@ -255,14 +255,14 @@ func TestSettling(t *testing.T) {
 		again   time.Duration
 	}{
 		{"no session", bgp.SessionState{State: "Active"}, nil, false, 0},
-		{"not all said", bgp.SessionState{State: "Established", Since: start.Add(-time.Hour)}, nil, false, 0},
+		{"not all said", bgp.SessionState{State: "Established", Since: start.Add(-time.Hour)}, nil, false, time.Second},
 		{"just said", bgp.SessionState{State: "Established", EndOfRIB: true, Since: start.Add(-time.Second)}, nil, false, 2 * time.Second},
 		{"all said", bgp.SessionState{State: "Established", EndOfRIB: true, Since: start.Add(-Settle)}, nil, true, 0},
 		{"back from a restart", bgp.SessionState{State: "Established", Since: start.Add(-time.Second)}, []string{"n1"}, true, 0},
 		{"restarting", bgp.SessionState{State: "Idle", Restarted: true, Since: start.Add(-5 * time.Second)}, []string{"n1"}, true, 10 * time.Second},
 		{"restarting for long", bgp.SessionState{State: "Idle", Restarted: true, Since: start.Add(-15 * time.Second)}, []string{"n1"}, false, 0},
 		{"restarting before it was heard", bgp.SessionState{State: "Idle", Restarted: true, Since: start.Add(-time.Second)}, nil, false, 0},
-		{"heard by an earlier run", bgp.SessionState{State: "Active"}, []string{"n1"}, true, 8 * time.Second},
+		{"heard by an earlier run", bgp.SessionState{State: "Active"}, []string{"n1"}, true, 18 * time.Second},
 		{"gone", bgp.SessionState{State: "Idle", Flaps: 1, Since: start.Add(-time.Second)}, []string{"n1"}, false, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

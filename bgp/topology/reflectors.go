@@ -95,6 +95,9 @@ func (v *view) before(t time.Time) bool {
 
 // complete reports whether the neighbour of a session has said all that it had to say, and had its moment more.
 func (v *view) complete(s bgp.SessionState) bool {
+	if s.Established() && !s.EndOfRIB {
+		v.recheck(recheckSilent)
+	}
 	return s.Established() && s.EndOfRIB && !v.before(s.Since.Add(Settle))
 }
 
