@@ -42,7 +42,7 @@ type Planned struct {
 
 // PlanInput is what sessions follow from, besides the configuration.
 type PlanInput struct {
-	Uplink   kernel.Uplink
+	Uplink   kernel.Uplink // without its Routes
 	Self     *store.Lease
 	Leases   []*store.Lease // sorted, as in a store.Snapshot
 	Sessions []SessionState

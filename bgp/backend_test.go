@@ -131,6 +131,8 @@ func TestPlansOnlyWhenSomethingChanged(t *testing.T) {
 	}
 	s.uplink.MTU = 9000
 	sync("the uplink", 6)
+	s.uplink.Routes = s.uplink.Routes[1:]
+	sync("a route by which next hops are reached", 6)
 	other := &fakePlanner{}
 	b.Change(Setup{Planner: other})
 	sync("another configuration", 6)

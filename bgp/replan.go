@@ -30,6 +30,7 @@ func (b *Backend) replan(uplink kernel.Uplink, self *store.Lease, leases []*stor
 	b.mu.Lock()
 	services := b.services
 	b.mu.Unlock()
+	uplink.Routes = nil // no session follows from them, and they may change often
 	sessions := b.opts.Speaker.Standing()
 	now := planned{setup: b.setup.Load(), uplink: uplink, self: self, leases: leases, services: services, established: map[netip.Addr]bool{}}
 	for _, s := range sessions {
