@@ -32,6 +32,7 @@ type session struct {
 
 	awaited map[packet.Family]bool // families whose End-of-RIB has not come; nil: none are announced to come
 	heard   time.Time              // when the neighbour last said anything about a best path
+	silent  bool                   // it has been told that silence took the place of the End-of-RIB
 
 	due time.Time // until when Settled waits for it to come up; zero: not at all
 	ask time.Duration
@@ -183,7 +184,7 @@ func (s *sessions) event(e *apiutil.Peer, at time.Time) {
 	switch {
 	case up:
 		p.up, p.since, p.heard = true, at, at
-		p.restarting, p.attempt = false, ""
+		p.restarting, p.silent, p.attempt = false, false, ""
 		p.awaited = announcedEnds(e.State.RemoteCap, e.State.LocalCap)
 		s.log.Info("BGP session up", "peer", addr, "name", p.name, "as", e.State.PeerASN, "router-id", e.State.RouterID)
 	case p.up:
@@ -311,6 +312,26 @@ func (s *sessions) take() ([]chore, bool) {
 	chores, news := s.chores, s.news
 	s.chores, s.news = nil, false
 	return chores, news
+}
+
+// silences reports whether a neighbour that announces no End-of-RIB has fallen silent since it was asked last, and when to ask again; zero: not before
+// the next event.
+func (s *sessions) silences() (news bool, next time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	for _, p := range s.peers {
+		if !p.up || p.awaited != nil || p.silent {
+			continue
+		}
+		done, limit := p.complete(now)
+		if done {
+			p.silent, news = true, true
+		} else if next.IsZero() || limit.Before(next) {
+			next = limit
+		}
+	}
+	return news, next
 }
 
 // settled reports whether nothing more is to be waited for, and if not, when to ask again at the latest.

@@ -174,3 +174,39 @@ func TestChores(t *testing.T) {
 		})
 	}
 }
+
+// A neighbour that announces no End-of-RIB has said all when it falls silent. That has to be told, long after everything has settled.
+func TestSilenceIsTold(t *testing.T) {
+	const a = "192.0.2.2"
+	c := newClocked()
+	step := func(why string, pass time.Duration, news bool, next time.Duration) {
+		t.Helper()
+		c.at = c.at.Add(pass)
+		gotNews, gotNext := c.silences()
+		if gotNews != news || (next == 0) != gotNext.IsZero() || next != 0 && gotNext.Sub(c.at) != next {
+			t.Errorf("%s: %v, again in %v; want %v, in %v", why, gotNews, gotNext.Sub(c.at), news, next)
+		}
+		if told := c.standing(); len(told) == 1 && told[0].Established() && told[0].EndOfRIB == (next != 0) {
+			t.Errorf("%s: %+v", why, told[0])
+		}
+	}
+	c.expect(addr(a), "a", 0)
+	step("not up", time.Minute, false, 0)
+	for range 2 {
+		c.up(a, bothFamilies...)
+		step("up", 0, false, quiet)
+		c.heard(addr(a))
+		step("it speaks", quiet/2, false, quiet/2)
+		c.heard(addr(a))
+		step("it goes on", quiet/2, false, quiet/2)
+		step("it has said all", quiet/2, true, 0)
+		c.heard(addr(a))
+		step("a change of later", 0, false, 0)
+		c.downBecause(a, api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED)
+		step("down", 0, false, 0)
+	}
+	c.up(a, append([]packet.ParameterCapabilityInterface{graceful}, bothFamilies...)...)
+	if news, next := c.silences(); news || !next.IsZero() {
+		t.Errorf("a neighbour with an End-of-RIB to come: %v, again at %v", news, next)
+	}
+}

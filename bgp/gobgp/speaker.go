@@ -84,10 +84,12 @@ func (s *Speaker) Run(ctx context.Context, changed func()) error {
 		}
 		next, settledNow := s.settle()
 		at(next)
+		silent, next := s.sessions.silences()
+		at(next)
 		at(s.release(ctx))
 		look, bfd := s.check(ctx)
 		at(look)
-		if news || again || settledNow || bfd {
+		if news || again || settledNow || silent || bfd {
 			changed()
 		}
 	}

@@ -124,7 +124,8 @@ func (p *session) fill(st *bgp.SessionState, now time.Time) {
 	st.Name = p.name
 	st.Since, st.Flaps, st.Restarted = p.since, p.flaps, p.restarting
 	if p.up && p.awaited == nil {
-		st.EndOfRIB, _ = p.complete(now)
+		done, _ := p.complete(now)
+		st.EndOfRIB = done || p.silent
 	} else {
 		st.EndOfRIB = p.up && len(p.awaited) == 0
 	}
