@@ -22,6 +22,7 @@ func TestWrongThenRight(t *testing.T) {
 		wrong   func(*bgp.Peer)
 		right   func(*bgp.Peer)
 		reason  string // part of the error while it is wrong
+		half    bool   // this side may come to think that the session is established
 	}{
 		{
 			name: "password", options: `password "right";`,
@@ -45,6 +46,7 @@ func TestWrongThenRight(t *testing.T) {
 		{
 			name: "TTL security", options: "ttl security on; multihop 1;",
 			wrong: func(p *bgp.Peer) { p.MultihopTTL = 64 }, right: func(p *bgp.Peer) { p.TTLSecurity = 1 },
+			half: true, // BIRD sets the least TTL of a connection after it has accepted it, and answers an OPEN that was faster
 		},
 		{
 			name:  "local address",
@@ -53,7 +55,7 @@ func TestWrongThenRight(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			peertest.StartBIRD(t, host, birdConf("192.0.2.2", c.options, "10.2.0.0/24"))
+			b := peertest.StartBIRD(t, host, birdConf("192.0.2.2", c.options, "10.2.0.0/24"))
 			s := start(t, instance(peer("192.0.2.2", func(p *bgp.Peer) { p.Graceful.StaleTime = 4 * time.Second }, c.wrong)))
 			if c.reason != "" {
 				s.eventually("reason", 10*time.Second, func() bool {
@@ -61,7 +63,7 @@ func TestWrongThenRight(t *testing.T) {
 				})
 			}
 			s.eventually("settled without it", 25*time.Second, s.Settled)
-			if st := s.session("192.0.2.2"); st.State == "Established" || len(s.learned()) > 0 {
+			if st := s.session("192.0.2.2"); st.State == "Established" && !c.half || len(s.learned()) > 0 || b.Has("10.1.0.0/24") {
 				t.Fatalf("established with wrong settings: %+v", st)
 			}
 			s.set(instance(peer("192.0.2.2", c.right)))
