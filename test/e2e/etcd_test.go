@@ -77,7 +77,7 @@ func peerValue(publicIP string) string {
 
 func hasRoute(t *testing.T, n *lab.Node, subnet string, want bool) func() error {
 	return func() error {
-		routes, err := trySh(t.Context(), n.Netns(), "ip route show proto 84")
+		routes, err := trySh(t.Context(), n.Netns(), "ip route show proto 84; ip -6 route show proto 84")
 		if err == nil && strings.Contains(routes, subnet) != want {
 			err = fmt.Errorf("route to %s on %s: want %t, have:\n%s", subnet, n.Name, want, routes)
 		}

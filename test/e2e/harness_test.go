@@ -110,13 +110,19 @@ type load struct {
 	stats    chan ping.Stats
 }
 
-// startLoad starts a stream of echo requests. The test ends it with end; the test's own end does too.
+// startLoad starts a stream of echo requests from a pod. The test ends it with end; the test's own end does too.
 func startLoad(t *testing.T, from *lab.Pod, to netip.Addr, interval time.Duration) *load {
+	t.Helper()
+	return startLoadIn(t, from.Netns(), to, interval)
+}
+
+// startLoadIn starts it from any namespace.
+func startLoadIn(t *testing.T, from netns.Namespace, to netip.Addr, interval time.Duration) *load {
 	t.Helper()
 	var conn *ping.Conn
 	must(t, from.Do(func() (err error) { conn, err = ping.Listen(to); return err }))
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{from: from.Name, to: to.String(), stop: cancel, stats: make(chan ping.Stats, 1)}
+	l := &load{from: strings.TrimPrefix(from.Name(), runName), to: to.String(), stop: cancel, stats: make(chan ping.Stats, 1)}
 	go func() {
 		defer conn.Close()
 		l.stats <- conn.Stream(ctx, to, ping.Options{Interval: interval, Timeout: 2 * time.Second})

@@ -58,8 +58,11 @@ func (f *FRR) Start(daemon string) {
 		"-f", filepath.Join(f.dir, daemon+".conf"), "-i", filepath.Join(f.dir, daemon+".pid"), "-z", filepath.Join(f.dir, "zserv.api"),
 		"--vty_socket", f.dir, "-P", "0", "--log", "stdout",
 	}
-	if daemon == "bfdd" {
+	switch daemon {
+	case "bfdd":
 		args = append(args, "--bfdctl", filepath.Join(f.dir, "bfdd.sock"))
+	case "zebra":
+		args = append(args, "--v6-rr-semantics") // an IPv6 route is replaced, like one of IPv4, and not taken away for a moment
 	}
 	f.daemons[daemon] = startProcess(f.t, f.host.Command(context.Background(), filepath.Join(frrDirectory, daemon), args...))
 	Eventually(f.t, daemon+" answers", 10*time.Second, func() bool {
