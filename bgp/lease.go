@@ -111,7 +111,7 @@ func (d LeaseData) validate() error {
 		return fmt.Errorf("AS: %w", err)
 	}
 	if d.Node == "" || len(d.Node) > maxNodeName {
-		return fmt.Errorf("Node: want a name of 1 to %d bytes, have %d", maxNodeName, len(d.Node))
+		return fmt.Errorf("key Node: want a name of 1 to %d bytes, have %d", maxNodeName, len(d.Node))
 	}
 	if err := CheckRouterID(d.RouterID); err != nil {
 		return fmt.Errorf("RouterID: %w", err)
