@@ -1,10 +1,13 @@
 // Command bench measures Twill beside its peers in one run and prints the ratios.
 //
-//	go run ./test/bench [-only cni,peers,join,idle,ipam,overlay] [-quick]
+//	go run ./test/bench [-only cni,peers,join,idle,ipam,overlay,bgp-restart,bgp-prefixes,bgp-bfd,bgp-cold,bgp-throughput,bgp-mesh] [-quick]
 //
 // It needs root, the built programs (TWILL_BIN, default bin/) and the peers' programs (TWILL_PEERS, default .cache/peers):
 // `make bench` sees to both. Each measurement runs in namespaces of its own: bench starts itself again in a fresh
 // network and mount namespace (sandbox.go), so that nothing of the machine is touched and nothing is left.
+//
+// The bgp- scenarios are labs of ctl/lab that route, with BIRD and FRR on machines beside the nodes (bgplab.go). What a rival has done is read from
+// the kernel's own notifications in its namespace (bgproutes.go), never by asking the rival.
 //
 // The machine's speed drifts, so rivals take turns within one measurement, and what counts is the ratio of their medians.
 package main

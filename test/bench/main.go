@@ -23,6 +23,12 @@ var scenarios = []scenario{
 	{"idle", "what a node with 1,000 peers costs while nothing happens", runIdle},
 	{"ipam", "one allocation by the number of leases that stand", runIPAM},
 	{"overlay", "pod to pod through VXLAN beside node to node", runOverlay},
+	{"bgp-restart", "routing with BGP: what a restart of twilld costs, with graceful restart and without", runBGPRestart},
+	{"bgp-prefixes", "thousands of prefixes from a BIRD beside another BIRD, and routes removed behind the daemon's back", runBGPPrefixes},
+	{"bgp-bfd", "one of two equal paths dies and the link stays up: beside a BIRD, with BFD and without", runBGPFailover},
+	{"bgp-cold", "from the start of twilld to its prefix at a neighbour, another one being dead", runBGPCold},
+	{"bgp-throughput", "pod to pod routed with BGP beside node to node", runBGPThroughput},
+	{"bgp-mesh", "what a node spends on sessions with up to 200 others, beside BIRD", runBGPMesh},
 }
 
 // bench is what every scenario gets.

@@ -23,23 +23,30 @@ type place struct {
 // runOverlay compares the way between two pods on two nodes with the way between the nodes. The nodes' links are veth pairs, so
 // that what shows is the processor's work for the encapsulation, bridge and routing.
 func runOverlay(b bench) error {
+	return b.withLab(lab.Options{Nodes: 2, PodsPerNode: 1}, func(ctx context.Context, l *lab.Lab) error { return b.compareWays(ctx, l, 50) })
+}
+
+// withLab makes a lab in the sandbox, measures in it and removes it.
+func (b bench) withLab(options lab.Options, measure func(context.Context, *lab.Lab) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	if err := settle(); err != nil {
 		return err
 	}
-	l, err := lab.New(lab.Options{Name: "bench", Nodes: 2, PodsPerNode: 1, BinDir: b.bin})
+	options.Name, options.BinDir = "bench", b.bin
+	l, err := lab.New(options)
 	if err != nil {
 		return err
 	}
 	if err := l.Up(ctx); err != nil {
 		return err
 	}
-	err = b.compareWays(ctx, l)
+	err = measure(ctx, l)
 	return errors.Join(err, l.Down(ctx))
 }
 
-func (b bench) compareWays(ctx context.Context, l *lab.Lab) error {
+// compareWays measures both ways in turns, each turn's throughput for so many tenths of a second.
+func (b bench) compareWays(ctx context.Context, l *lab.Lab, tenths int) error {
 	var pods, nodes []place
 	for _, n := range l.Nodes() {
 		nodes = append(nodes, place{n.Addrs()[0], n.Do, n.Command})
@@ -52,7 +59,7 @@ func (b bench) compareWays(ctx context.Context, l *lab.Lab) error {
 	ways := [2][]place{nodes, pods}
 	for range 5 { // in turns
 		for i, way := range ways {
-			bits, err := throughput(ctx, way[0], way[1], b.scale(50))
+			bits, err := throughput(ctx, way[0], way[1], b.scale(tenths))
 			if err != nil {
 				return err
 			}
