@@ -1,6 +1,7 @@
 package gobgp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,9 @@ import (
 
 	"github.com/twill-cni/twill/bgp"
 )
+
+// bgpPort is that of a neighbour without a port (RFC 4271, section 8.2.1).
+const bgpPort = 179
 
 // chunk is how many prefixes are looked up, or announced, in one step; the library answers nobody else meanwhile.
 const chunk = 1024
@@ -119,19 +123,19 @@ func (e *engine) stop(graceful bool) error {
 	}
 	var err error
 	if graceful {
-		err = hangUp(e.graceful())
+		err = hangUp(e.graceful(), e.want.Port)
 	}
 	return errors.Join(err, stopServer(e.server, graceful), stopServer(e.bfd.server, false))
 }
 
-// graceful returns the neighbours that keep this node's routes while it restarts.
-func (e *engine) graceful() map[netip.Addr]bool {
-	neighbours := map[netip.Addr]bool{}
+// graceful returns the neighbours that keep this node's routes while it restarts, with their ports.
+func (e *engine) graceful() map[netip.Addr]uint16 {
+	neighbours := map[netip.Addr]uint16{}
 	// It fails only while the server stops, and then there are no sessions.
 	_ = e.server.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
 		addr, err := netip.ParseAddr(p.State.NeighborAddress)
 		if err == nil && p.GracefulRestart.GetEnabled() {
-			neighbours[addr] = true
+			neighbours[addr] = cmp.Or(e.peers[addr].Port, bgpPort)
 		}
 	})
 	return neighbours
