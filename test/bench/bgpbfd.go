@@ -52,7 +52,7 @@ func (b bench) failover(ctx context.Context, l *lab.Lab) error {
 	}
 	rows := [][]string{{"one of two paths dies, its link stays up", "traffic moved after: twilld p50", "max", "BIRD p50", "max"}}
 	for _, bfd := range []bool{true, false} {
-		name, turns := "BFD 3 x 300 ms", 5
+		name, turns := "BFD 3 x 300 ms", 4
 		if !bfd {
 			name, turns = "without BFD, hold time 9 s", 1
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/twill-cni/twill/ctl/lab"
 )
@@ -123,4 +124,23 @@ func (b *bird) established(ctx context.Context, sessions int) error {
 		return fmt.Errorf("%w: %s", err, last)
 	}
 	return nil
+}
+
+// establishedAt waits until one of its sessions is up and returns since when. The configuration has `timeformat protocol iso long us`.
+func (b *bird) establishedAt(protocol string) (time.Time, error) {
+	var since time.Time
+	err := eventually(context.Background(), "the session "+protocol, func() (bool, error) {
+		text, err := b.do("show protocols " + protocol)
+		if err != nil || !strings.Contains(text, "Established") {
+			return false, err
+		}
+		line, _, _ := strings.Cut(text[strings.Index(text, protocol):], "\n") // name, protocol, table, state, date, time, info
+		fields := strings.Fields(line)
+		if len(fields) < 6 {
+			return false, fmt.Errorf("bird says %q", line)
+		}
+		since, err = time.ParseInLocation("2006-01-02 15:04:05.999999", fields[4]+" "+fields[5], time.Local)
+		return err == nil, err
+	})
+	return since, err
 }
