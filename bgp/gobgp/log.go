@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"strings"
 
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
@@ -17,6 +19,8 @@ type diagnosis struct {
 	text          string
 	notification  bool // a NOTIFICATION was sent or received
 	code, subcode uint8
+	timeout       bool // an attempt to connect was not answered
+	connected     bool // an attempt to connect was, and an OPEN was sent; this has no text
 }
 
 // tap is the handler of the library's log. It passes records on, two levels lower since the package tells ups and downs itself, and it picks up
@@ -67,8 +71,10 @@ func (t *tap) Handle(ctx context.Context, r slog.Record) error {
 		}
 	case failure != "":
 		d.text = r.Message + ": " + failure
+		d.timeout = strings.HasSuffix(failure, os.ErrDeadlineExceeded.Error()) // the library logs the text alone
 	}
-	if d.text != "" && peer.IsValid() {
+	d.connected = r.Message == "outgoing connection established"
+	if (d.text != "" || d.connected) && peer.IsValid() {
 		t.tell(peer, d)
 	}
 

@@ -38,6 +38,7 @@ func (e *engine) setPeers(ctx context.Context, want bgp.Instance) error {
 	}
 	for addr, p := range wanted {
 		e.sessions.expect(addr, p.Name, waitFor(p.Settings, want.Restarting))
+		e.sessions.explain(addr, hintOf(p.Settings))
 		if _, ok := e.held[addr]; ok {
 			continue
 		}

@@ -22,6 +22,8 @@ type session struct {
 	flaps      int
 	endReason  string       // of the last session
 	attempt    string       // why it does not come up
+	hint       string       // what else explains that the neighbour does not answer
+	opened     time.Time    // since when there is a connection, but no session; zero: there is none
 	verdict    string       // why this node is about to end the session
 	restarting bool         // gone, routes kept
 	group      netip.Prefix // of the range, if dynamic
@@ -111,6 +113,15 @@ func (s *sessions) expect(addr netip.Addr, name string, wait time.Duration) {
 	p.name = name
 }
 
+// explain is told what else it may be when the neighbour does not answer.
+func (s *sessions) explain(addr netip.Addr, hint string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.peers[addr]; p != nil {
+		p.hint = hint
+	}
+}
+
 // expectRange is told each range when it is set. Settled waits the time given for neighbours that nobody knows of.
 func (s *sessions) expectRange(group, name string, wait time.Duration) {
 	s.mu.Lock()
@@ -158,7 +169,14 @@ func (s *sessions) diagnose(addr netip.Addr, d diagnosis) {
 	if p == nil {
 		return
 	}
-	p.attempt = d.text
+	if d.connected {
+		p.connected(s.now())
+		return
+	}
+	p.attempt, p.opened = d.text, time.Time{}
+	if d.timeout {
+		p.attempt += p.hint
+	}
 	if d.notification {
 		p.notified, p.code, p.subcode = s.now(), d.code, d.subcode
 	}
@@ -184,7 +202,7 @@ func (s *sessions) event(e *apiutil.Peer, at time.Time) {
 	switch {
 	case up:
 		p.up, p.since, p.heard = true, at, at
-		p.restarting, p.silent, p.attempt = false, false, ""
+		p.restarting, p.silent, p.attempt, p.opened = false, false, "", time.Time{}
 		p.awaited = announcedEnds(e.State.RemoteCap, e.State.LocalCap)
 		s.log.Info("BGP session up", "peer", addr, "name", p.name, "as", e.State.PeerASN, "router-id", e.State.RouterID)
 	case p.up:
@@ -196,6 +214,8 @@ func (s *sessions) event(e *apiutil.Peer, at time.Time) {
 		if p.dynamic {
 			delete(s.peers, addr)
 		}
+	default:
+		p.opening(e.State.SessionState, at)
 	}
 }
 

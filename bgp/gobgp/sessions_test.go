@@ -10,6 +10,8 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	packet "github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/twill-cni/twill/bgp"
 )
 
 var (
@@ -170,6 +172,64 @@ func TestChores(t *testing.T) {
 			}
 			if p := s.peers[addr(a)]; p.restarting != c.kept || p.up {
 				t.Errorf("session %+v, want routes kept %v", p, c.kept)
+			}
+		})
+	}
+}
+
+// Why a session does not come up is told as well as it can be known: some settings make the kernel drop what the neighbour says.
+func TestWhyNoSession(t *testing.T) {
+	const a = "192.0.2.2"
+	const silent = "connected, but the neighbour does not answer"
+	hint := hintOf(bgp.Settings{Password: "x", TTLSecurity: 1})
+	state := func(c *clocked, state packet.FSMState) {
+		c.event(&apiutil.Peer{State: apiutil.PeerState{NeighborAddress: addr(a), SessionState: state}}, c.at)
+	}
+	pass := func(c *clocked, d time.Duration) { c.at = c.at.Add(d) }
+	for _, tt := range []struct {
+		name string
+		do   func(*clocked)
+		want string
+	}{
+		{"nothing is known", func(*clocked) {}, ""},
+		{"refused", func(c *clocked) { c.diagnose(addr(a), diagnosis{text: "refused"}) }, "refused"},
+		{"no answer to a SYN", func(c *clocked) { c.diagnose(addr(a), diagnosis{text: "timeout", timeout: true}) }, "timeout" + hint},
+		{"connected a moment ago", func(c *clocked) { c.diagnose(addr(a), diagnosis{connected: true}); pass(c, answer) }, ""},
+		{"no answer to an OPEN", func(c *clocked) { c.diagnose(addr(a), diagnosis{connected: true}); pass(c, 2*answer) }, silent + hint},
+		{"no answer to an OPEN, again", func(c *clocked) {
+			c.diagnose(addr(a), diagnosis{connected: true})
+			pass(c, 2*answer)
+			c.diagnose(addr(a), diagnosis{connected: true})
+		}, silent + hint},
+		{"no KEEPALIVE", func(c *clocked) { state(c, packet.BGP_FSM_OPENCONFIRM); pass(c, 2*answer) }, silent + hint},
+		{"no KEEPALIVE, and a new start", func(c *clocked) {
+			state(c, packet.BGP_FSM_OPENSENT)
+			state(c, packet.BGP_FSM_OPENCONFIRM)
+			pass(c, 2*answer)
+			state(c, packet.BGP_FSM_IDLE)
+			pass(c, time.Hour)
+		}, silent + hint},
+		{"a NOTIFICATION after a while", func(c *clocked) {
+			state(c, packet.BGP_FSM_OPENSENT)
+			pass(c, 2*answer)
+			c.diagnose(addr(a), diagnosis{text: "bad peer as", notification: true})
+			state(c, packet.BGP_FSM_IDLE)
+		}, "bad peer as"},
+		{"up after a while", func(c *clocked) {
+			c.diagnose(addr(a), diagnosis{connected: true})
+			pass(c, 2*answer)
+			state(c, packet.BGP_FSM_OPENCONFIRM)
+			c.up(a)
+			pass(c, 2*answer)
+		}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newClocked()
+			c.expect(addr(a), "a", time.Minute)
+			c.explain(addr(a), hint)
+			tt.do(c)
+			if got := c.standing()[0].LastError; got != tt.want {
+				t.Errorf("last error %q, want %q", got, tt.want)
 			}
 		})
 	}

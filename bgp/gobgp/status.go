@@ -130,7 +130,10 @@ func (p *session) fill(st *bgp.SessionState, now time.Time) {
 		st.EndOfRIB = p.up && len(p.awaited) == 0
 	}
 	st.LastError = p.endReason
-	if !p.up && p.attempt != "" {
+	switch {
+	case p.unanswered(now):
+		st.LastError = p.silence()
+	case !p.up && p.attempt != "":
 		st.LastError = strings.TrimSpace(p.attempt)
 	}
 }
