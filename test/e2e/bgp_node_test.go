@@ -46,7 +46,6 @@ func TestBGPFirstPrefix(t *testing.T) {
 	if took > 3*time.Second {
 		t.Errorf("first prefix at BIRD after %v, want 3s at most", took)
 	}
-	must(t, n.Ready(t.Context()))
 }
 
 // explained returns what twillctl says of a prefix, by lines.

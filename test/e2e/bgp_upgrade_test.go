@@ -118,6 +118,7 @@ func TestBGPUpgradeUnderFRR(t *testing.T) {
 
 // Without graceful restart the same costs packets.
 func TestBGPUpgradeWithoutGracefulRestart(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, ", gracefulRestart: {enabled: false}")
 	r.established(t)
 	monitor := r.frr.Monitor()
