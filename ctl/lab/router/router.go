@@ -129,8 +129,9 @@ func (s *server) desired() kernel.State {
 	settled := s.with.Speaker.Settled() // asked first: what is learned in between is complete then, too
 	state := kernel.State{KeepStale: !settled}
 	for _, f := range s.memo.Render(s.with.Speaker.Learned(), kernel.Renderer[*bgp.Route, *kernel.Fragment]{
-		Owner:  func(r *bgp.Route) string { return r.Prefix.String() },
-		Render: s.config.fragment,
+		Compare: func(a, b *bgp.Route) int { return a.Prefix.Compare(b.Prefix) },
+		Owner:   func(r *bgp.Route) string { return r.Prefix.String() },
+		Render:  s.config.fragment,
 	}) {
 		if f != nil {
 			state.Fragments = append(state.Fragments, f)
