@@ -186,33 +186,39 @@ func TestStatus(t *testing.T) {
 	must(t, err)
 }
 
-// wantFast checks that the p99 of STATUS is below 100 ms, and each answer; by default it must be good. VERSION does nothing but start
-// and print: where its p99 is half as long, the time is the machine's.
+// wantFast checks that the p99 of STATUS is below 100 ms, in one of three rounds, and each answer; by default it must be good. A round
+// that fails may be the machine's: VERSION, which does nothing but start and print, is measured beside it to tell.
 func wantFast(t *testing.T, c call, check func(error)) {
 	t.Helper()
-	const n = 100
-	var status, version []time.Duration
-	for range n {
-		began := time.Now()
-		_, err := c.do(t, "STATUS")
-		status = append(status, time.Since(began))
-		if check == nil {
+	const (
+		n   = 100
+		p50 = n / 2
+		p99 = n - 2
+	)
+	for range 3 {
+		var status, version []time.Duration
+		for range n {
+			began := time.Now()
+			_, err := c.do(t, "STATUS")
+			status = append(status, time.Since(began))
+			if check == nil {
+				must(t, err)
+			} else {
+				check(err)
+			}
+			began = time.Now()
+			_, err = c.do(t, "VERSION")
+			version = append(version, time.Since(began))
 			must(t, err)
-		} else {
-			check(err)
 		}
-		began = time.Now()
-		_, err = c.do(t, "VERSION")
-		version = append(version, time.Since(began))
-		must(t, err)
+		slices.Sort(status)
+		slices.Sort(version)
+		t.Logf("STATUS answers in %v (p50), %v (p99); VERSION in %v and %v", status[p50], status[p99], version[p50], version[p99])
+		if status[p99] < 100*time.Millisecond {
+			return
+		}
 	}
-	slices.Sort(status)
-	slices.Sort(version)
-	const p50, p99 = n / 2, n - 2
-	t.Logf("STATUS answers in %v (p50), %v (p99); VERSION in %v and %v", status[p50], status[p99], version[p50], version[p99])
-	if status[p99] > 100*time.Millisecond && status[p99] > 2*version[p99] {
-		t.Errorf("p99 of STATUS is %v, want less than 100 ms", status[p99])
-	}
+	t.Error("p99 of STATUS is more than 100 ms, three times")
 }
 
 // small is an IPAM configuration with one address, of a network of its own.
