@@ -9,18 +9,31 @@ import (
 // a source, such as a pointer to a lease that is never changed; R is what it is rendered to. The zero Memo is empty. It must not be
 // used concurrently.
 //
-// It compares pointers where it can: of 20,000 sources of which one changed, all others cost a walk over two arrays. A map in place of
-// the arrays costs ten times as much.
+// It compares pointers where it can, and looks at nothing behind them that did not change: of 20,000 sources of which one changed, all
+// others cost a walk over two arrays, a fraction of a millisecond. A map in place of the arrays, or a look at each source, costs ten times as
+// much, in cache misses.
 type Memo[S comparable, R any] struct {
-	bySource []*memoEntry[S, R] // in the order of Renderer.Compare
-	byOwner  []*memoEntry[S, R]
+	bySource []memoSource[S, R] // in the order of Renderer.Compare
+	byOwner  []memoOwner[S, R]
+
+	spare    []memoSource[S, R] // an array to use again, as is that of rendered
+	rendered []R
+}
+
+type memoSource[S comparable, R any] struct {
+	source S
+	entry  *memoEntry[S, R]
+}
+
+type memoOwner[S comparable, R any] struct {
+	rendered R
+	entry    *memoEntry[S, R]
 }
 
 type memoEntry[S comparable, R any] struct {
-	source   S
-	owner    string
-	rendered R
-	gone     bool
+	source S
+	owner  string
+	gone   bool
 }
 
 // Renderer renders the sources of a Memo.
@@ -34,7 +47,7 @@ type Renderer[S comparable, R any] struct {
 }
 
 // Render returns what the sources are rendered to, sorted by owner. It renders those that it does not remember, or whose rendering is
-// not valid any more, and forgets all others. Sources that come sorted by Compare cost least.
+// not valid any more, and forgets all others. Sources that come sorted by Compare cost least. The result is valid until the next call.
 func (m *Memo[S, R]) Render(sources []S, r Renderer[S, R]) []R {
 	d, sorted := m.compare(sources, r)
 	if !sorted {
@@ -44,41 +57,50 @@ func (m *Memo[S, R]) Render(sources []S, r Renderer[S, R]) []R {
 		d, _ = m.compare(sources, r)
 	}
 	if r.Valid != nil {
-		for _, e := range d.kept {
-			if !r.Valid(e.source, e.rendered) {
-				e.rendered = r.Render(e.source)
+		for i, o := range m.byOwner {
+			if !r.Valid(o.entry.source, o.rendered) {
+				m.byOwner[i].rendered = r.Render(o.entry.source)
 			}
 		}
 	}
-	for i, e := range d.replaced {
-		e.source, e.rendered = d.by[i], r.Render(d.by[i])
+	for _, k := range d.replaced {
+		k.entry.source = k.source
+		m.byOwner[m.at(k.entry)].rendered = r.Render(k.source)
 	}
-	for _, e := range d.added {
-		e.owner, e.rendered = r.Owner(e.source), r.Render(e.source)
+	for _, k := range d.added {
+		k.entry.owner = r.Owner(k.source)
 	}
-	m.bySource = d.next
-	m.file(d)
-	rendered := make([]R, len(m.byOwner))
-	for i, e := range m.byOwner {
-		rendered[i] = e.rendered
+	clear(m.bySource) // or the spare array would keep what is gone alive
+	m.spare, m.bySource = m.bySource[:0], d.next
+	m.file(d, r.Render)
+	clear(m.rendered)
+	m.rendered = m.rendered[:0]
+	for i := range m.byOwner {
+		m.rendered = append(m.rendered, m.byOwner[i].rendered)
 	}
-	return rendered
+	return m.rendered
 }
+
+// at returns the place of an entry among the owners.
+func (m *Memo[S, R]) at(e *memoEntry[S, R]) int {
+	at, _ := slices.BinarySearchFunc(m.byOwner, e.owner, memoOwner[S, R].compare)
+	return at
+}
+
+func (o memoOwner[S, R]) compare(owner string) int { return strings.Compare(o.entry.owner, owner) }
 
 // memoDiff is what differs between what is remembered and a list of sources.
 type memoDiff[S comparable, R any] struct {
-	next     []*memoEntry[S, R] // in the order of the sources
-	kept     []*memoEntry[S, R] // of next; only when validity is asked for
-	replaced []*memoEntry[S, R]
-	by       []S // instead of replaced's
-	added    []*memoEntry[S, R]
-	removed  []*memoEntry[S, R]
+	next     []memoSource[S, R] // in the order of the sources
+	replaced []memoSource[S, R] // those that took another one's place
+	added    []memoSource[S, R]
+	removed  []memoSource[S, R]
 }
 
-// compare walks the remembered sources and the new ones side by side. It changes nothing. It returns false when the new ones are not
+// compare walks the remembered sources and the new ones side by side. It changes nothing but the spare array. It returns false when the new ones are not
 // sorted; those that are in step with the remembered ones need not be looked at for that.
 func (m *Memo[S, R]) compare(sources []S, r Renderer[S, R]) (d memoDiff[S, R], sorted bool) {
-	d.next = make([]*memoEntry[S, R], 0, len(sources))
+	d.next = slices.Grow(m.spare[:0], len(sources))
 	old, inStep := m.bySource, false
 	for j, source := range sources {
 		same := len(old) > 0 && old[0].source == source
@@ -93,51 +115,47 @@ func (m *Memo[S, R]) compare(sources []S, r Renderer[S, R]) (d memoDiff[S, R], s
 		inStep = same
 		switch {
 		case same:
-			if r.Valid != nil {
-				d.kept = append(d.kept, old[0])
-			}
+			d.next = append(d.next, old[0])
+			old = old[1:]
 		case len(old) > 0 && r.Compare(old[0].source, source) == 0:
-			d.replaced, d.by = append(d.replaced, old[0]), append(d.by, source)
+			d.replaced = append(d.replaced, memoSource[S, R]{source, old[0].entry})
+			d.next = append(d.next, memoSource[S, R]{source, old[0].entry})
+			old = old[1:]
 		default:
-			e := &memoEntry[S, R]{source: source}
-			d.added = append(d.added, e)
-			d.next = append(d.next, e)
-			continue
+			d.added = append(d.added, memoSource[S, R]{source, &memoEntry[S, R]{source: source}})
+			d.next = append(d.next, d.added[len(d.added)-1])
 		}
-		d.next = append(d.next, old[0])
-		old = old[1:]
 	}
 	d.removed = append(d.removed, old...)
 	return d, true
 }
 
 // file puts what was added into its places among the owners and takes out what was removed.
-func (m *Memo[S, R]) file(d memoDiff[S, R]) {
+func (m *Memo[S, R]) file(d memoDiff[S, R], render func(S) R) {
 	if len(d.added) == 0 && len(d.removed) == 0 {
 		return
 	}
-	byOwner := func(a, b *memoEntry[S, R]) int { return strings.Compare(a.owner, b.owner) }
-	for _, e := range d.removed {
-		e.gone = true
+	for _, k := range d.removed {
+		k.entry.gone = true
 	}
-	filed := make([]*memoEntry[S, R], 0, len(d.next))
-	keep := func(part []*memoEntry[S, R]) {
+	filed := make([]memoOwner[S, R], 0, len(d.next))
+	keep := func(part []memoOwner[S, R]) {
 		if len(d.removed) == 0 {
 			filed = append(filed, part...)
 			return
 		}
-		for _, e := range part {
-			if !e.gone {
-				filed = append(filed, e)
+		for _, o := range part {
+			if !o.entry.gone {
+				filed = append(filed, o)
 			}
 		}
 	}
-	slices.SortFunc(d.added, byOwner)
+	slices.SortFunc(d.added, func(a, b memoSource[S, R]) int { return strings.Compare(a.entry.owner, b.entry.owner) })
 	rest := m.byOwner
-	for _, e := range d.added {
-		at, _ := slices.BinarySearchFunc(rest, e, byOwner)
+	for _, k := range d.added {
+		at, _ := slices.BinarySearchFunc(rest, k.entry.owner, memoOwner[S, R].compare)
 		keep(rest[:at])
-		filed = append(filed, e)
+		filed = append(filed, memoOwner[S, R]{render(k.source), k.entry})
 		rest = rest[at:]
 	}
 	keep(rest)

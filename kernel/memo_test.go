@@ -114,7 +114,7 @@ func TestMemoDoesNotShow(t *testing.T) {
 
 func TestMemoRendersAgainWhatIsNotValid(t *testing.T) {
 	rig := memoRig{invalid: map[string]bool{}}
-	first := rig.render("a", "b")
+	first := slices.Clone(rig.render("a", "b"))
 	rig.invalid["b"] = true
 	second := rig.render("a", "b")
 	if second[1] != first[1] || second[0] == first[0] {

@@ -35,7 +35,7 @@ type Backend struct {
 	opts   Options
 	stacks []stack
 	own    string // fingerprint of the own side that memo was rendered with
-	memo   kernel.Memo[*store.Lease, *entry]
+	memo   kernel.Memo[*store.Lease, entry]
 }
 
 // stack is one enabled family.

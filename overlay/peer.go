@@ -28,11 +28,10 @@ type own struct {
 	ends   []ends // of b.stacks
 }
 
-// entry is what a lease was rendered to.
+// entry is what a lease was rendered to. It is small, since 20,000 of them are looked at in each sync.
 type entry struct {
-	owner    string
 	fragment *kernel.Fragment // nil when nothing of the lease can be used
-	rejects  []store.Reject
+	rejects  *[]store.Reject  // nil for none
 }
 
 // Fragments returns one fragment for each peer that can be reached, sorted by owner, and for each family of a peer that cannot, the
@@ -48,12 +47,12 @@ func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*s
 		o.ends = append(o.ends, e)
 	}
 	if print := b.fingerprint(o); print != b.own {
-		b.own, b.memo = print, kernel.Memo[*store.Lease, *entry]{}
+		b.own, b.memo = print, kernel.Memo[*store.Lease, entry]{}
 	}
-	entries := b.memo.Render(peers(leases, self), kernel.Renderer[*store.Lease, *entry]{
+	entries := b.memo.Render(peers(leases, self), kernel.Renderer[*store.Lease, entry]{
 		Compare: func(x, y *store.Lease) int { return x.Subnets().Compare(y.Subnets()) },
 		Owner:   (*store.Lease).Key,
-		Render:  func(lease *store.Lease) *entry { return b.render(o, lease) },
+		Render:  func(lease *store.Lease) entry { return b.render(o, lease) },
 	})
 	fragments := make([]*kernel.Fragment, 0, len(entries))
 	var rejects []store.Reject
@@ -61,18 +60,20 @@ func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*s
 		if e.fragment != nil {
 			fragments = append(fragments, e.fragment)
 		}
-		rejects = append(rejects, e.rejects...)
+		if e.rejects != nil {
+			rejects = append(rejects, *e.rejects...)
+		}
 	}
 	return fragments, rejects, nil
 }
 
-// peers returns leases without the node's own.
+// peers returns leases, which are sorted, without the node's own.
 func peers(leases []*store.Lease, self *store.Lease) []*store.Lease {
-	own := func(l *store.Lease) bool { return l.Subnet == self.Subnet && l.IPv6Subnet == self.IPv6Subnet }
-	if !slices.ContainsFunc(leases, own) {
-		return leases
+	for own := store.Find(leases, self.Subnets()); own != nil; own = store.Find(leases, self.Subnets()) {
+		at := slices.Index(leases, own)
+		leases = slices.Concat(leases[:at], leases[at+1:])
 	}
-	return slices.DeleteFunc(slices.Clone(leases), own)
+	return leases
 }
 
 // fingerprint is equal for two own sides exactly when they give every peer the same fragment.
@@ -87,19 +88,22 @@ func (b *Backend) fingerprint(o own) string {
 	return print
 }
 
-func (b *Backend) render(o own, lease *store.Lease) *entry {
-	e := &entry{owner: lease.Key()}
-	f := &kernel.Fragment{Owner: e.owner}
+func (b *Backend) render(o own, lease *store.Lease) (e entry) {
+	f := &kernel.Fragment{Owner: lease.Key()}
+	var rejects []store.Reject
 	for i, s := range b.stacks {
 		if !s.subnet(lease).IsValid() {
 			continue // a peer of one family in a dual-stack cluster
 		}
 		if err := b.peer(f, i, o, lease); err != nil {
-			e.rejects = append(e.rejects, store.Reject{Key: e.owner, Err: fmt.Errorf("%s: %w", s.name, err)})
+			rejects = append(rejects, store.Reject{Key: f.Owner, Err: fmt.Errorf("%s: %w", s.name, err)})
 		}
 	}
 	if len(f.Routes) > 0 {
 		e.fragment = f
+	}
+	if len(rejects) > 0 {
+		e.rejects = &rejects
 	}
 	return e
 }

@@ -125,7 +125,7 @@ func (s *server) sync(ctx context.Context, what mark, snap store.Snapshot) (Repo
 		s.n.opts.Dataplane.Resync()
 	}
 	state, rejected, err := s.render(snap)
-	report := Report{Peers: reached(state.Fragments), Rejected: len(rejected), Learning: state.KeepStale}
+	report := Report{Peers: s.reached(state.Fragments), Rejected: len(rejected), Learning: state.KeepStale}
 	s.told.rejected(rejected)
 	if err != nil {
 		return report, errors.Join(append(errs, err)...)
@@ -141,8 +141,11 @@ func (s *server) sync(ctx context.Context, what mark, snap store.Snapshot) (Repo
 	return report, errors.Join(errs...)
 }
 
-// reached counts the fragments that lead somewhere.
-func reached(fragments []*kernel.Fragment) int {
+// reached counts the fragments that lead somewhere: all of them, unless the backend learned them.
+func (s *server) reached(fragments []*kernel.Fragment) int {
+	if s.learner == nil {
+		return len(fragments)
+	}
 	n := 0
 	for _, f := range fragments {
 		if slices.ContainsFunc(f.Routes, func(r kernel.Route) bool { return r.Type == kernel.Unicast }) {
