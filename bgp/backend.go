@@ -303,15 +303,11 @@ func announced(l, self *store.Lease, learned []*Route) bool {
 		if !pair[0].IsValid() || !pair[1].IsValid() {
 			continue
 		}
-		if _, ok := slices.BinarySearchFunc(learned, pair[0], func(r *Route, p netip.Prefix) int { return comparePrefixes(r.Prefix, p) }); !ok {
+		if _, ok := slices.BinarySearchFunc(learned, pair[0], func(r *Route, p netip.Prefix) int { return r.Prefix.Compare(p) }); !ok {
 			return false
 		}
 	}
 	return true
-}
-
-func comparePrefixes(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
 // address returns the node address that a session with the lease's node uses.

@@ -63,7 +63,7 @@ func (r *renderer) fragments(s side, learned []*Route) ([]*kernel.Fragment, []st
 	fragments := distinct(s.tunnels) // these, then "bgp ...", then "own ...": sorted by owner, which costs the reconciler least
 	var rejects []store.Reject
 	for _, route := range r.memo.Render(learned, kernel.Renderer[*Route, *rendered]{
-		Compare: func(a, b *Route) int { return comparePrefixes(a.Prefix, b.Prefix) },
+		Compare: func(a, b *Route) int { return a.Prefix.Compare(b.Prefix) },
 		Owner:   owner,
 		Render:  func(route *Route) *rendered { return r.route(route, found, tunneled[route.Prefix]) },
 		Valid: func(route *Route, old *rendered) bool {

@@ -19,7 +19,7 @@ type Speaker interface {
 	// listener ends all sessions. want is not changed and may be kept.
 	Set(ctx context.Context, want Instance) error
 
-	// Learned returns the routes that were chosen among what peers announced, sorted by prefix, IPv4 first. The slice and what it points
+	// Learned returns the routes that were chosen among what peers announced, sorted by netip.Prefix.Compare. The slice and what it points
 	// to are never changed; a route that did not change is the same pointer again.
 	Learned() []*Route
 

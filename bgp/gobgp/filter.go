@@ -117,7 +117,7 @@ func (f filters) units() []unit {
 		if c := b.Bits() - a.Bits(); c != 0 {
 			return c
 		}
-		return comparePrefixes(a, b)
+		return a.Compare(b)
 	})
 	for _, p := range prefixes {
 		out = append(out, unit{neighbours: []string{p.String()}, v4: p.Addr().Is4(), filter: f.ranges[p]})

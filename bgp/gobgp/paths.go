@@ -70,7 +70,7 @@ func (e *engine) list(req apiutil.ListPathRequest) ([]destination, error) {
 			found = append(found, destination{prefix, paths})
 		}
 	})
-	slices.SortFunc(found, func(a, b destination) int { return comparePrefixes(a.prefix, b.prefix) })
+	slices.SortFunc(found, func(a, b destination) int { return a.prefix.Compare(b.prefix) })
 	return found, err
 }
 

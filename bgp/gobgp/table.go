@@ -43,7 +43,7 @@ func (m *marks) take() []netip.Prefix {
 	}
 	clear(m.prefixes)
 	m.mu.Unlock()
-	slices.SortFunc(taken, comparePrefixes)
+	slices.SortFunc(taken, netip.Prefix.Compare)
 	return taken
 }
 
@@ -61,7 +61,7 @@ func merge(table []*bgp.Route, findings []finding) []*bgp.Route {
 	i := 0
 	for _, f := range findings {
 		n, found := slices.BinarySearchFunc(table[i:], f.prefix, func(r *bgp.Route, p netip.Prefix) int {
-			return comparePrefixes(r.Prefix, p)
+			return r.Prefix.Compare(p)
 		})
 		out = append(out, table[i:i+n]...)
 		i += n
@@ -82,12 +82,4 @@ func merge(table []*bgp.Route, findings []finding) []*bgp.Route {
 		return table
 	}
 	return append(out, table[i:]...)
-}
-
-// comparePrefixes orders IPv4 before IPv6, then by address, then by length.
-func comparePrefixes(a, b netip.Prefix) int {
-	if c := a.Addr().Compare(b.Addr()); c != 0 {
-		return c
-	}
-	return a.Bits() - b.Bits()
 }

@@ -38,7 +38,7 @@ func TestMerge(t *testing.T) {
 		for p, r := range found {
 			findings = append(findings, finding{p, r})
 		}
-		slices.SortFunc(findings, func(a, b finding) int { return comparePrefixes(a.prefix, b.prefix) })
+		slices.SortFunc(findings, func(a, b finding) int { return a.prefix.Compare(b.prefix) })
 
 		changed := false
 		for p, r := range found {
@@ -68,7 +68,7 @@ func TestMerge(t *testing.T) {
 		for _, r := range model {
 			want = append(want, r)
 		}
-		slices.SortFunc(want, func(a, b *bgp.Route) int { return comparePrefixes(a.Prefix, b.Prefix) })
+		slices.SortFunc(want, func(a, b *bgp.Route) int { return a.Prefix.Compare(b.Prefix) })
 		if !slices.Equal(want, table) {
 			t.Fatalf("table (-want +got):\n%s", cmp.Diff(want, table, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })))
 		}

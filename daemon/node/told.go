@@ -42,12 +42,12 @@ func (t *told) rejected(rejects []store.Reject) {
 	for _, r := range rejects {
 		id := r.Key + " " + r.Err.Error()
 		if now[id] = r.Key; t.rejects[id] == "" {
-			t.log.Warn("skipped a peer", "lease", r.Key, "err", r.Err)
+			t.log.Warn("skipped a peer", "record", r.Key, "err", r.Err)
 		}
 	}
 	for id, key := range t.rejects {
 		if now[id] == "" {
-			t.log.Info("a peer that was skipped is mended or gone", "lease", key)
+			t.log.Info("a peer that was skipped is mended or gone", "record", key)
 		}
 	}
 	t.rejects = now

@@ -2,7 +2,7 @@
 // so.
 //
 //	config ─► store/etcd ─► node ─► kernel/reconcile ─► kernel/linux, kernel/nft
-//	             overlay ───┘  └──► hostfile, health
+//	        overlay, bgp ───┘  └──► hostfile, health, api
 //
 // This package only wires: it opens what touches the outside, hands it to daemon/node, and turns signals into an orderly end. SIGTERM and
 // SIGINT end the process and leave the kernel as it is, so pods keep talking while no daemon runs. The exit code is 0 at an orderly

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -58,6 +59,7 @@ type routing struct {
 // inputs are what a setup is made from.
 type inputs struct {
 	file      []byte
+	parsed    *bgpconfig.Config // of file
 	node      store.NodeRecord
 	passwords bgpconfig.Passwords
 }
@@ -68,12 +70,8 @@ func openRouting(cfg *config.Config, host *hostfile.Host, metrics *health.Metric
 	if cfg.Backend != bgp.BackendType {
 		return r, nil
 	}
-	file, err := readBGPFile(cfg.BGPConfig)
-	if err != nil {
+	if _, err := r.readFile(); err != nil {
 		return nil, usageError{err}
-	}
-	if _, err := bgpconfig.Parse(file); err != nil {
-		return nil, usageError{fmt.Errorf("%s: %w", cfg.BGPConfig, err)}
 	}
 	return r, nil
 }
@@ -224,16 +222,12 @@ func forwards(ctx context.Context, k *linux.Handle) (bool, error) {
 // read returns what a setup is to be made from. A password file that cannot be read, which one is for a moment while it is written, leaves the
 // password from before in use. Without one from before its peers have no session.
 func (r *routing) read() (inputs, error) {
-	file, err := readBGPFile(r.cfg.BGPConfig)
+	now, err := r.readFile()
 	if err != nil {
 		return inputs{}, err
 	}
-	parsed, err := bgpconfig.Parse(file)
-	if err != nil {
-		return inputs{}, fmt.Errorf("%s: %w", r.cfg.BGPConfig, err)
-	}
-	now := inputs{file: file, node: r.node}
-	files := parsed.PasswordFiles(r.cfg.NodeName, r.node.Labels)
+	now.node = r.node
+	files := now.parsed.PasswordFiles(r.cfg.NodeName, r.node.Labels)
 	passwords, err := bgpconfig.ReadPasswords(files)
 	now.passwords = passwords.Else(r.inputs.passwords, files)
 	said := ""
@@ -248,15 +242,11 @@ func (r *routing) read() (inputs, error) {
 }
 
 func (r *routing) setup(from inputs) (bgp.Setup, error) {
-	parsed, err := bgpconfig.Parse(from.file)
-	if err != nil {
-		return bgp.Setup{}, fmt.Errorf("%s: %w", r.cfg.BGPConfig, err)
-	}
 	record := from.node
 	record.Name = r.cfg.NodeName
 	planner, err := topology.New(topology.Options{
 		Network:    r.network,
-		Config:     parsed,
+		Config:     from.parsed,
 		Record:     record,
 		Passwords:  from.passwords,
 		PublicIP:   r.cfg.PublicIP,
@@ -268,11 +258,27 @@ func (r *routing) setup(from inputs) (bgp.Setup, error) {
 		return bgp.Setup{}, err
 	}
 	r.planner = planner
-	setup := bgp.Setup{Planner: planner, Always: parsed.Overlay == bgpconfig.OverlayAlways}
-	if parsed.Overlay != bgpconfig.OverlayNever {
+	setup := bgp.Setup{Planner: planner, Always: from.parsed.Overlay == bgpconfig.OverlayAlways}
+	if from.parsed.Overlay != bgpconfig.OverlayNever {
 		setup.Overlay = r.tunnels
 	}
 	return setup, nil
+}
+
+// readFile reads the file, and parses it unless it says what it said before.
+func (r *routing) readFile() (inputs, error) {
+	file, err := readBGPFile(r.cfg.BGPConfig)
+	if err != nil {
+		return inputs{}, err
+	}
+	if r.inputs.parsed != nil && bytes.Equal(file, r.inputs.file) {
+		return inputs{file: file, parsed: r.inputs.parsed}, nil
+	}
+	parsed, err := bgpconfig.Parse(file)
+	if err != nil {
+		return inputs{}, fmt.Errorf("%s: %w", r.cfg.BGPConfig, err)
+	}
+	return inputs{file: file, parsed: parsed}, nil
 }
 
 // readBGPFile returns nothing when there is no file to read.
