@@ -11,8 +11,9 @@ PROGRAMS := ./plugins/twill ./ipam/twill-ipam ./daemon/twilld ./ctl/twillctl
 TOOLS    := $(CURDIR)/.cache/tools
 PEERS    := $(CURDIR)/.cache/peers
 FUZZTIME ?= 10s
+OUTAGE   ?= 3m
 
-.PHONY: help build demo test bench lint arch unit root-tests e2e fuzz tools peers setup root clean
+.PHONY: help build demo test bench lint arch unit e2e e2e-outage fuzz tools peers setup root clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +41,9 @@ unit: root peers ## the packages' own tests with the race detector; those that t
 
 e2e: root build peers ## black-box tests of the built binaries in the lab, beside real flanneld
 	TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(PEERS) go test -count=1 -timeout 20m ./test/e2e/...
+
+e2e-outage: root build peers ## etcd away for minutes (OUTAGE=3m), which e2e does for seconds
+	TWILL_OUTAGE=$(OUTAGE) TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(CURDIR)/.cache/peers go test -count=1 -v -timeout 20m -run TestEtcdOutage ./test/e2e
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	test/fuzz.sh $(FUZZTIME)

@@ -168,9 +168,16 @@ func TestEtcdOutage(t *testing.T) {
 			if _, err := l.Nodes()[0].AddPod(t.Context(), lab.PodOptions{}); err != nil {
 				t.Error(err)
 			}
+			holds(t, outage(t), func() error {
+				if !l.Nodes()[1].DaemonRunning() {
+					return errors.New("the daemon has ended")
+				}
+				return nil
+			})
 			must(t, tt.end(t, l.Etcd()))
 			for _, n := range l.Nodes() {
-				within(t, recovery, func() error { return ready(t, n) })
+				took := within(t, recovery, func() error { return ready(t, n) })
+				t.Logf("%s is ready again after %v", n.Name, took.Round(time.Millisecond))
 			}
 			put(t, l, subnetsKey+"10.244.250.0-24", peerValue("172.30.9.1"))
 			within(t, recovery, hasRoute(t, l.Nodes()[2], "10.244.250.0/24", true))
@@ -180,6 +187,18 @@ func TestEtcdOutage(t *testing.T) {
 			wantMatrix(t, l)
 		})
 	}
+}
+
+// outage is for how long etcd is left alone after all nodes have noticed that it is away: no longer, unless TWILL_OUTAGE says so.
+func outage(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("TWILL_OUTAGE")
+	if text == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	must(t, err)
+	return d
 }
 
 // A daemon that was cut off while etcd forgot the history that it would need starts over from the present.

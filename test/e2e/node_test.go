@@ -31,12 +31,12 @@ func converged(t *testing.T, l *lab.Lab, limit time.Duration) time.Duration {
 	})
 }
 
-func TestNodeAddressChanges(t *testing.T) {
-	t.Parallel()
-	l := up(t, lab.Options{Family: lab.DualStack, PodsPerNode: 1})
+// moveFirst gives the first node the addresses 172.30.77.1 and fd00:30::77:1 in the place of its own, and returns when all reach its pods and
+// its lease says so.
+func moveFirst(t *testing.T, l *lab.Lab) {
+	t.Helper()
 	node := l.Nodes()[0]
 	key := leaseKey(t, l, node)
-	bystanders := startLoad(t, l.Pods()[1], addr(t, l.Pods()[2], false), 5*time.Millisecond)
 	must(t, node.SetAddrs(netip.MustParseAddr("172.30.77.1"), netip.MustParseAddr("fd00:30::77:1")))
 	t.Logf("converged after %v", converged(t, l, recovery))
 	within(t, recovery, func() error {
@@ -46,6 +46,14 @@ func TestNodeAddressChanges(t *testing.T) {
 		}
 		return err
 	})
+}
+
+func TestNodeAddressChanges(t *testing.T) {
+	t.Parallel()
+	l := up(t, lab.Options{Family: lab.DualStack, PodsPerNode: 1})
+	node := l.Nodes()[0]
+	bystanders := startLoad(t, l.Pods()[1], addr(t, l.Pods()[2], false), 5*time.Millisecond)
+	moveFirst(t, l)
 	within(t, recovery, func() error {
 		if fdb := sh(t, l.Nodes()[1].Netns(), "bridge fdb show dev flannel.1"); strings.Contains(fdb, "dst 172.30.1.1 ") || !strings.Contains(fdb, "dst 172.30.77.1 ") {
 			return fmt.Errorf("a peer holds:\n%s", fdb)
