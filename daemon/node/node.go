@@ -88,6 +88,7 @@ type Report struct {
 	Peers    int  // peers that the State reaches
 	Rejected int  // records and peers that were skipped
 	Learning bool // the backend has not learned all that there is: what seems stale was left
+	Behind   bool // of the first syncs: peers came while it ran, which the next one programs
 }
 
 // Options are what a Node works with. All but Tables, BridgeMAC, Forwarding, Housekeeping and Observer are needed.

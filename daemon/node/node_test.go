@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -563,4 +564,27 @@ func TestStuckSyncIsNotLive(t *testing.T) {
 	if err := s.Live(now.Add(time.Hour)); err != nil {
 		t.Errorf("after the sync ended: %v", err)
 	}
+}
+
+// Peers that register while a node takes its first steps are programmed before it says that it is ready.
+func TestReadyCountsPeersThatCameDuringTheFirstSync(t *testing.T) {
+	inWorld(t, networkConfig, func(w *world) {
+		come := sync.OnceFunc(func() {
+			w.store.SetPeers(peer(101))
+			time.Sleep(10 * time.Millisecond) // plugins are installed, and the snapshot comes
+		})
+		w.host.before = come
+		w.start()
+		ready := false
+		for range 100 {
+			w.pass(time.Millisecond)
+			if ready = w.node.Status().Ready() == nil; ready {
+				break
+			}
+		}
+		if !ready {
+			t.Error("not ready in 100 ms")
+		}
+		w.wantHas(true, peerObjects(101)...)
+	})
 }

@@ -98,6 +98,7 @@ func (s *server) step(ctx context.Context, what mark, snap store.Snapshot) error
 	}
 	report.Err, report.End = err, time.Now()
 	report.Duration = report.End.Sub(begin)
+	report.Behind = err == nil && s.behind(snap)
 	s.n.status.end(report)
 	s.told.synced(report)
 	if s.n.opts.Observer != nil {
@@ -107,6 +108,15 @@ func (s *server) step(ctx context.Context, what mark, snap store.Snapshot) error
 		s.housekeep(ctx)
 	}
 	return err
+}
+
+// behind reports whether the node is not ready yet although a sync went well: the first one takes long, since it makes devices and installs
+// plugins, and peers that registered meanwhile are not programmed. What comes after that is the way of all changes.
+func (s *server) behind(synced store.Snapshot) bool {
+	if s.first == 0 {
+		s.first = s.n.snapshot.Load().Revision
+	}
+	return synced.Revision < s.first
 }
 
 // sync follows the uplink, makes the kernel hold what the snapshot asks for and announces the node.

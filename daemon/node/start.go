@@ -20,6 +20,7 @@ type server struct {
 	bridgeMAC kernel.MAC // of a bridge that was there at the start; zero for none
 	reg       store.Registration
 	told      told
+	first     int64 // revision of the snapshot that was there when the first good sync ended; 0 before
 	watcher   *watcher
 }
 

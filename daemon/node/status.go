@@ -12,6 +12,7 @@ import (
 var (
 	errStarting   = errors.New("starting")
 	errLearning   = errors.New("waiting for what BGP peers have to say")
+	errBehind     = errors.New("programming peers that came during the first sync")
 	errNoSnapshot = errors.New("waiting for the first snapshot of the datastore")
 )
 
@@ -96,7 +97,11 @@ func (s *Status) end(r Report) {
 	if r.Err == nil {
 		s.lastOK = r.End
 	}
-	if r.Err == nil && r.Learning {
+	switch {
+	case r.Err != nil:
+	case r.Learning:
 		s.state = errLearning
+	case r.Behind:
+		s.state = errBehind
 	}
 }

@@ -30,7 +30,7 @@ func (t *told) synced(r Report) {
 	t.err = ""
 	if r.Err != nil {
 		t.err = r.Err.Error()
-	} else if !t.ready && !r.Learning {
+	} else if !t.ready && !r.Learning && !r.Behind {
 		t.ready = true
 		t.log.Info("the node is ready", "peers", r.Peers, "rejected", r.Rejected)
 	}
