@@ -409,6 +409,9 @@ func TestBGPFrozenDaemon(t *testing.T) {
 	within(t, 13*time.Second, hasRoute(t, node, subnet, false))
 	must(t, frozen.SignalDaemon(syscall.SIGCONT))
 	within(t, enough, hasRoute(t, node, subnet, true))
-	established(t, node, 2)
+	for _, n := range l.Nodes() {
+		established(t, n, 2)
+	}
+	converged(t, l, recovery)
 	wantMatrix(t, l)
 }

@@ -12,18 +12,20 @@ import (
 	"github.com/twill-cni/twill/ctl/lab"
 )
 
-// converged waits until the pods reach each other, from one node's pod to all others and back.
+// converged waits until all pods reach each other.
 func converged(t *testing.T, l *lab.Lab, limit time.Duration) time.Duration {
 	t.Helper()
 	pods := l.Pods()
 	return within(t, limit, func() error {
-		for _, p := range pods[1:] {
-			for i, a := range p.Addrs() {
-				if err := echo(t.Context(), pods[0].Netns(), a, 0); err != nil {
-					return fmt.Errorf("%s: %w", p.Name, err)
-				}
-				if err := echo(t.Context(), p.Netns(), pods[0].Addrs()[i], 0); err != nil {
-					return fmt.Errorf("from %s: %w", p.Name, err)
+		for _, from := range pods {
+			for _, to := range pods {
+				for _, a := range to.Addrs() {
+					if from == to {
+						continue
+					}
+					if err := echo(t.Context(), from.Netns(), a, 0); err != nil {
+						return fmt.Errorf("%s to %s: %w", from.Name, to.Name, err)
+					}
 				}
 			}
 		}
