@@ -93,6 +93,7 @@ type Backend struct {
 	overdue atomic.Bool // that time has come
 	render  renderer
 	refused atomic.Pointer[[]store.Reject]
+	leftOut atomic.Pointer[[]store.Reject]
 }
 
 // LearnedRoute is a learned route and what became of it.
@@ -102,6 +103,23 @@ type LearnedRoute struct {
 	Local    bool         `json:"local,omitempty"` // this node's own announcement
 	// Refused says why the kernel does not get the route, or not all of its next hops; empty: it does.
 	Refused string `json:"refused,omitempty"`
+}
+
+// LeftOut is something of the configuration or of the cluster that the sessions were planned without.
+type LeftOut struct {
+	What string `json:"what"` // a peer, a lease, an announcement, the node's record
+	Why  string `json:"why"`
+}
+
+// LeftOut returns what the sessions were planned without.
+func (b *Backend) LeftOut() []LeftOut {
+	out := []LeftOut{}
+	if rejects := b.leftOut.Load(); rejects != nil {
+		for _, r := range *rejects {
+			out = append(out, LeftOut{What: r.Key, Why: r.Err.Error()})
+		}
+	}
+	return out
 }
 
 // Routes returns the learned routes, sorted by prefix.

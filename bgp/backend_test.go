@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -70,7 +71,7 @@ func (p *fakePlanner) Attributes(kernel.Uplink) (store.Attributes, error) {
 func (p *fakePlanner) Plan(in PlanInput) Planned {
 	p.plans++
 	p.last = in
-	return Planned{Instance: Instance{AS: uint32(p.plans)}, Rejects: []store.Reject{{Key: "bad peer"}}, Again: p.again, Publish: p.publish}
+	return Planned{Instance: Instance{AS: uint32(p.plans)}, Rejects: []store.Reject{{Key: "bad peer", Err: errors.New("it is bad")}}, Again: p.again, Publish: p.publish}
 }
 
 // fakeOverlay has a tunnel to every lease that it is given.
@@ -112,7 +113,13 @@ func TestPlansOnlyWhenSomethingChanged(t *testing.T) {
 			t.Errorf("%s: %d plans, want %d", why, planner.plans, want)
 		}
 	}
+	if left := b.LeftOut(); len(left) != 0 {
+		t.Errorf("before the first plan, %v are left out of it", left)
+	}
 	sync("at first", 1)
+	if left := b.LeftOut(); !slices.Equal(left, []LeftOut{{What: "bad peer", Why: "it is bad"}}) {
+		t.Errorf("left out: %v", left)
+	}
 	sync("nothing changed", 1)
 	speaker.learned = []*Route{learned("10.5.2.0/24", "192.0.2.2")}
 	sync("a route was learned", 1)

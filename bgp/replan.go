@@ -44,6 +44,7 @@ func (b *Backend) replan(uplink kernel.Uplink, self *store.Lease, leases []*stor
 	plan := now.setup.Planner.Plan(PlanInput{Uplink: uplink, Self: self, Leases: leases, Sessions: sessions, Services: services})
 	plan.Instance.Restarting = b.opts.Restarting && !b.opts.Speaker.Settled()
 	now.rejects = plan.Rejects
+	b.leftOut.Store(&plan.Rejects)
 	now.blackholed, now.summaries = blackholed(plan.Instance.Announcements, uplink), b.planned.summaries
 	if !slices.Equal(now.blackholed, b.planned.blackholed) {
 		now.summaries = summaries(now.blackholed)

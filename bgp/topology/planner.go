@@ -34,6 +34,8 @@ type Options struct {
 // concurrently.
 type Planner struct {
 	opts    Options
+	record  config.NodeSettings
+	wrong   *store.Reject // what is wrong with the node's record, so that record is an older one's; nil: nothing
 	node    config.Node
 	started time.Time
 
@@ -49,19 +51,24 @@ type decoded struct {
 }
 
 // New returns a Planner. When the configuration changed, before is the planner that this one takes over from, and else nil: what was
-// published is the node's memory of what other nodes rely on. The error says what is wrong with the node's record.
-func New(opts Options, before *Planner) (*Planner, error) {
-	record, err := config.ParseNode(opts.Record.BGP)
-	if err != nil {
-		return nil, fmt.Errorf("record of node %s: %w", opts.Record.Name, err)
-	}
-	p := &Planner{opts: opts, node: opts.Config.Node(opts.Record.Name, opts.Record.Labels, record), started: opts.Now(), publish: opts.Published, decoded: map[*store.Lease]decoded{}}
+// published is the node's memory of what other nodes rely on. When what the node's record says of BGP cannot be read, the last record that
+// could be counts in that respect, or none; each plan rejects it.
+func New(opts Options, before *Planner) *Planner {
+	p := &Planner{opts: opts, started: opts.Now(), publish: opts.Published, decoded: map[*store.Lease]decoded{}}
 	if before != nil {
 		before.mu.Lock()
 		p.started, p.publish = before.started, before.publish
 		before.mu.Unlock()
 	}
-	return p, nil
+	record, err := config.ParseNode(opts.Record.BGP)
+	if err != nil {
+		p.wrong = &store.Reject{Key: "record of node " + opts.Record.Name, Err: err}
+		if before != nil {
+			record = before.record
+		}
+	}
+	p.record, p.node = record, opts.Config.Node(opts.Record.Name, opts.Record.Labels, record)
+	return p
 }
 
 // Attributes implements bgp.Planner. The error says what the uplink lacks.
@@ -120,6 +127,9 @@ func (p *Planner) Plan(in bgp.PlanInput) bgp.Planned {
 	}
 	plan := Make(p.input(in))
 	planned := bgp.Planned{Instance: plan.Instance, Rejects: plan.Rejects, Again: plan.Again}
+	if p.wrong != nil {
+		planned.Rejects = append(planned.Rejects, *p.wrong)
+	}
 	if !same(plan.Publish, p.publish) {
 		planned.Publish = &plan.Publish
 	}

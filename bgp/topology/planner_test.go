@@ -24,11 +24,7 @@ func options() Options {
 
 func planner(t *testing.T, opts Options, before *Planner) *Planner {
 	t.Helper()
-	p, err := New(opts, before)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return New(opts, before)
 }
 
 func TestAttributes(t *testing.T) {
@@ -104,10 +100,35 @@ func TestAPlannerRemembers(t *testing.T) {
 	}
 }
 
+// A record that cannot be read leaves in force the last one that could be, or none; its labels count.
 func TestARecordThatCannotBeRead(t *testing.T) {
-	opts := options()
-	opts.Record.BGP = json.RawMessage(`{"as":0}`)
-	if _, err := New(opts, nil); err == nil || !strings.Contains(err.Error(), "record of node n0: BGP settings of the node: as: have 0") {
-		t.Errorf("err = %v", err)
+	in := input(t, "").PlanInput
+	var before *Planner
+	for _, tc := range []struct {
+		name, record string
+		as           uint32
+		wrong        bool
+	}{
+		{"wrong at the start", `{"as":0}`, 64512, true},
+		{"mended", `{"as":65001}`, 65001, false},
+		{"wrong", `{"as":0}`, 65001, true},
+		{"wrong in another way", `{"sa":1}`, 65001, true},
+		{"gone", ``, 64512, false},
+		{"wrong again", `{"as":0}`, 64512, true},
+	} {
+		opts := options()
+		opts.Record.BGP, opts.Record.Labels = json.RawMessage(tc.record), map[string]string{"is": tc.name}
+		p := New(opts, before)
+		plan := p.Plan(in)
+		if plan.Instance.AS != tc.as || p.node.Labels["is"] != tc.name {
+			t.Errorf("%s: the AS is %d, want %d; labels %v", tc.name, plan.Instance.AS, tc.as, p.node.Labels)
+		}
+		switch {
+		case !tc.wrong && len(plan.Rejects) == 0:
+		case tc.wrong && len(plan.Rejects) == 1 && plan.Rejects[0].Key == "record of node n0" && strings.Contains(plan.Rejects[0].Err.Error(), "BGP settings of the node: "):
+		default:
+			t.Errorf("%s: rejects %v", tc.name, plan.Rejects)
+		}
+		before = p
 	}
 }

@@ -89,10 +89,7 @@ func (w *world) configure(s *sim, text string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	s.planner, err = New(Options{Network: network, Config: cfg, Record: s.record, Published: s.published, Now: func() time.Time { return w.now }}, s.planner)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	s.planner = New(Options{Network: network, Config: cfg, Record: s.record, Published: s.published, Now: func() time.Time { return w.now }}, s.planner)
 }
 
 // start is that of a node's daemon, which may remember what the one before published.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -64,6 +65,9 @@ func newBGPPeers(to streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peers",
 		Short: "list the sessions: state, prefixes, last error, BFD",
+		Long: `peers lists the sessions, and below them what has none because it cannot be used: a
+peer without a readable password, a node's lease or this node's record that is
+wrong, and so on. With -o json it prints the sessions alone.`,
 		Example: `  twillctl bgp peers
   twillctl bgp peers --lab-node node1
   twillctl bgp peers -o json | jq '.[] | select(.state != "Established")'`,
@@ -77,8 +81,14 @@ func newBGPPeers(to streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			leftOut, err := client.LeftOut(cmd.Context())
+			if err != nil {
+				return err
+			}
 			return inFormat(flags.output,
-				func() error { return printSessions(to.out, sessions, time.Now()) },
+				func() error {
+					return errors.Join(printSessions(to.out, sessions, time.Now()), printLeftOut(to.out, leftOut))
+				},
 				func() error { return printJSON(to.out, sessions) })
 		},
 	}
@@ -95,6 +105,22 @@ func printSessions(w io.Writer, sessions []bgp.SessionState, now time.Time) erro
 				state += " (restarts)"
 			}
 			row(s.Name, s.Address, s.AS, state, age(s.Since, now), s.Received, s.Accepted, s.Announced, s.Flaps, dash(s.BFD), dash(s.LastError))
+		}
+	})
+}
+
+// printLeftOut prints what has no session, and why; nothing when nothing was left out.
+func printLeftOut(w io.Writer, all []bgp.LeftOut) error {
+	if len(all) == 0 {
+		return nil
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	return printTable(w, func(row func(cells ...any)) {
+		row("LEFT OUT", "WHY")
+		for _, l := range all {
+			row(l.What, l.Why)
 		}
 	})
 }

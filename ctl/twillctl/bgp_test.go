@@ -37,6 +37,10 @@ func (speaker) Sessions() []bgp.SessionState {
 	return []bgp.SessionState{{Name: "node b", Address: peerB, AS: 64512, State: "Established", Received: 2, Accepted: 1, Announced: 1, BFD: "Up"}}
 }
 
+func (speaker) LeftOut() []bgp.LeftOut {
+	return []bgp.LeftOut{{What: "peer tor", Why: "it has no password"}}
+}
+
 func (speaker) Paths(_ context.Context, query bgp.PathQuery, visit func(bgp.Path)) error {
 	switch {
 	case query.Prefix == good && query.Peer == peerB:
@@ -76,6 +80,7 @@ func TestBGPCommands(t *testing.T) {
 	}{
 		{[]string{"routes"}, 0, []string{"10.244.1.0/24   (this node)   -", "10.244.2.0/24   192.0.2.2     -", "192.0.2.2     it is connected"}, ""},
 		{[]string{"peers"}, 0, []string{"node b   192.0.2.2   64512   Established   -       2    1      1     0       Up    -"}, ""},
+		{[]string{"peers"}, 0, []string{"LEFT OUT   WHY\npeer tor   it has no password\n"}, ""},
 		{[]string{"peers", "-o", "json"}, 0, []string{`"address": "192.0.2.2"`}, ""},
 		{[]string{"explain", "10.244.2.0/24"}, 0, []string{"by way of 192.0.2.2", "heard from   node b   192.0.2.2", "64512:7", "best"}, ""},
 		{[]string{"explain", "10.9.0.0/16"}, 0, []string{"nothing was chosen", "65001 65002", "import filter"}, ""},

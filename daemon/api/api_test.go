@@ -18,6 +18,7 @@ import (
 // fakeBGP answers with what it has, and keeps the query.
 type fakeBGP struct {
 	sessions []bgp.SessionState
+	leftOut  []bgp.LeftOut
 	routes   []bgp.LearnedRoute
 	paths    []bgp.Path
 	query    bgp.PathQuery
@@ -25,6 +26,7 @@ type fakeBGP struct {
 }
 
 func (f *fakeBGP) Sessions() []bgp.SessionState { return f.sessions }
+func (f *fakeBGP) LeftOut() []bgp.LeftOut       { return f.leftOut }
 func (f *fakeBGP) Routes() []bgp.LearnedRoute   { return f.routes }
 func (f *fakeBGP) Paths(_ context.Context, query bgp.PathQuery, visit func(bgp.Path)) error {
 	f.query = query
@@ -63,6 +65,7 @@ func TestAnswers(t *testing.T) {
 	addr, prefix := netip.MustParseAddr("192.0.2.2"), netip.MustParsePrefix("10.5.2.0/24")
 	f := &fakeBGP{
 		sessions: []bgp.SessionState{{Name: "node b", Address: addr, AS: 64512, State: "Established"}},
+		leftOut:  []bgp.LeftOut{{What: "peer tor", Why: "it has no password"}},
 		routes:   []bgp.LearnedRoute{{Prefix: prefix, NextHops: []netip.Addr{addr}}, {Prefix: netip.MustParsePrefix("10.5.1.0/24"), Local: true}},
 		paths:    []bgp.Path{{Prefix: prefix, NextHop: addr, ASPath: []uint32{65001}, Communities: []bgp.Community{64512<<16 | 100}, Rejected: "import filter"}},
 	}
@@ -71,6 +74,10 @@ func TestAnswers(t *testing.T) {
 	c := NewClient(dir)
 	sessions, err := c.Sessions(t.Context())
 	if diff := cmp.Diff(f.sessions, sessions, comparable); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	leftOut, err := c.LeftOut(t.Context())
+	if diff := cmp.Diff(f.leftOut, leftOut); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
 	routes, err := c.Routes(t.Context())

@@ -47,6 +47,11 @@ func (c *Client) Sessions(ctx context.Context) ([]bgp.SessionState, error) {
 	return get[[]bgp.SessionState](ctx, c, "/bgp/sessions", nil)
 }
 
+// LeftOut returns what the daemon's BGP sessions were planned without, and why.
+func (c *Client) LeftOut(ctx context.Context) ([]bgp.LeftOut, error) {
+	return get[[]bgp.LeftOut](ctx, c, "/bgp/left-out", nil)
+}
+
 // Routes returns what the daemon learned.
 func (c *Client) Routes(ctx context.Context) ([]bgp.LearnedRoute, error) {
 	return get[[]bgp.LearnedRoute](ctx, c, "/bgp/routes", nil)

@@ -28,6 +28,7 @@ func SocketPath(runDir string) string { return filepath.Join(runDir, socketName)
 type BGP interface {
 	Routes() []bgp.LearnedRoute
 	Sessions() []bgp.SessionState
+	LeftOut() []bgp.LeftOut
 	Paths(ctx context.Context, query bgp.PathQuery, visit func(bgp.Path)) error
 }
 
@@ -51,6 +52,7 @@ func Listen(runDir string, about func() BGP, log *slog.Logger) (*Server, error) 
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /bgp/sessions", answer(about, func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Sessions(), nil }))
+	mux.Handle("GET /bgp/left-out", answer(about, func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.LeftOut(), nil }))
 	mux.Handle("GET /bgp/routes", answer(about, func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Routes(), nil }))
 	mux.Handle("GET /bgp/paths", answer(about, paths))
 	return &Server{path: path, listener: l, server: &http.Server{

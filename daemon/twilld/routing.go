@@ -137,17 +137,13 @@ func (r *routing) refresh() {
 		r.failed = ""
 		return
 	}
-	var setup bgp.Setup
-	if err == nil {
-		setup, err = r.setup(now)
-	}
 	if err != nil {
 		r.say(err)
 		return
 	}
 	r.inputs, r.failed = now, ""
 	r.log.Info("BGP settings have changed", "file", r.cfg.BGPConfig)
-	r.backend.Load().Change(setup)
+	r.backend.Load().Change(r.setup(now))
 }
 
 // say logs an error when it is another one than before.
@@ -170,16 +166,12 @@ func (r *routing) newBackend(ctx context.Context, network store.Network, tunnels
 	if err != nil {
 		return nil, err
 	}
-	setup, err := r.setup(now)
-	if err != nil {
-		return nil, err
-	}
 	restarting, err := forwards(ctx, k)
 	if err != nil {
 		return nil, err
 	}
 	r.inputs = now
-	b := bgp.New(bgp.Options{Speaker: gobgp.New(r.log), Log: r.log, Restarting: restarting, Remember: r.remember}, setup)
+	b := bgp.New(bgp.Options{Speaker: gobgp.New(r.log), Log: r.log, Restarting: restarting, Remember: r.remember}, r.setup(now))
 	r.metrics.FollowBGP(b)
 	r.backend.Store(b)
 	close(r.made)
@@ -241,10 +233,10 @@ func (r *routing) read() (inputs, error) {
 	return now, nil
 }
 
-func (r *routing) setup(from inputs) (bgp.Setup, error) {
+func (r *routing) setup(from inputs) bgp.Setup {
 	record := from.node
 	record.Name = r.cfg.NodeName
-	planner, err := topology.New(topology.Options{
+	r.planner = topology.New(topology.Options{
 		Network:    r.network,
 		Config:     from.parsed,
 		Record:     record,
@@ -254,15 +246,11 @@ func (r *routing) setup(from inputs) (bgp.Setup, error) {
 		Published:  r.published,
 		Now:        time.Now,
 	}, r.planner)
-	if err != nil {
-		return bgp.Setup{}, err
-	}
-	r.planner = planner
-	setup := bgp.Setup{Planner: planner, Always: from.parsed.Overlay == bgpconfig.OverlayAlways}
+	setup := bgp.Setup{Planner: r.planner, Always: from.parsed.Overlay == bgpconfig.OverlayAlways}
 	if from.parsed.Overlay != bgpconfig.OverlayNever {
 		setup.Overlay = r.tunnels
 	}
-	return setup, nil
+	return setup
 }
 
 // readFile reads the file, and parses it unless it says what it said before.
