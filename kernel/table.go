@@ -1,6 +1,9 @@
 package kernel
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // TablePrefix starts the name of every nftables table that is ours. There is one table per module, since the kernel
 // validates and locks table by table.
@@ -38,6 +41,7 @@ const (
 	TypeMark                    // mark
 	TypeIfname                  // ifname
 	TypeVerdict                 // verdict, as the value of a verdict map
+	TypePriority                // classid, what `meta priority` is
 )
 
 // Set is a set, or a map when Value is not empty.
@@ -53,6 +57,15 @@ type Set struct {
 	// Foreign elements are written by another program or by the packet path; the reconciler makes the set and
 	// leaves what is in it.
 	Foreign bool
+
+	// Bulk elements are many, and written with BulkTables.ChangeElements by the one who syncs the table. The reconciler makes the set and leaves
+	// what is in it; unlike with Foreign, a change by somebody else is reported.
+	Bulk bool
+
+	// Dynamic sets are changed by rules (Update, Delete). They are Foreign, and need a Size.
+	Dynamic bool
+	// Timeout: elements may have a time after which they go.
+	Timeout bool
 }
 
 // Element is one element of a set or map. Key and Value hold one datum for each type of the set.
@@ -67,7 +80,7 @@ type Element struct {
 type Datum struct {
 	Addr    netip.Addr   // TypeIPv4Addr, TypeIPv6Addr
 	Prefix  netip.Prefix // an interval given as a prefix, for either address type
-	Number  uint32       // TypeInetProto, TypeInetService, TypeMark
+	Number  uint32       // TypeInetProto, TypeInetService, TypeMark, TypePriority
 	Name    string       // TypeIfname
 	Verdict *Verdict     // TypeVerdict
 }
@@ -115,7 +128,29 @@ const (
 	FieldCTDirection               // ct direction; 0 original, 1 reply
 	FieldCTMark                    // ct mark
 	FieldFIBDaddrType              // fib daddr type; Number is RTN_*, 2 for local
+	FieldFIBSaddrType              // fib saddr type
+	FieldPriority                  // meta priority
 )
+
+// Operand is a part of a concatenation: a Field, a Numgen or a Hash.
+type Operand interface{ isOperand() }
+
+// Numgen is a number from Offset to Offset+Modulus-1: by chance, or counting up with each packet that meets the rule.
+type Numgen struct {
+	Random          bool
+	Modulus, Offset uint32
+}
+
+// Hash is the Jenkins hash of fields, modulo Modulus, plus Offset. Two rules with equal fields and seed hash alike. A Seed of 0 stands for one
+// that the kernel draws.
+type Hash struct {
+	Fields                []Field
+	Modulus, Seed, Offset uint32
+}
+
+func (Field) isOperand()  {}
+func (Numgen) isOperand() {}
+func (Hash) isOperand()   {}
 
 // Expr is one expression of a rule: one of the types below.
 type Expr interface{ isExpr() }
@@ -132,14 +167,14 @@ type Compare struct {
 
 // Lookup matches when the concatenation of Fields is (or with Not: is not) in the set.
 type Lookup struct {
-	Fields []Field
+	Fields []Operand
 	Set    string
 	Not    bool
 }
 
 // VerdictMap ends the rule with the verdict that the map holds for the concatenation of Fields, if any.
 type VerdictMap struct {
-	Fields []Field
+	Fields []Operand
 	Map    string
 }
 
@@ -169,7 +204,7 @@ type Masquerade struct {
 // DNAT sends the connection to the address and port that the map holds for the concatenation of Fields; a packet
 // without an element in the map does not match. The map's value is an address and a port of family V6 or IPv4.
 type DNAT struct {
-	Fields []Field
+	Fields []Operand
 	Map    string
 	V6     bool
 }
@@ -177,14 +212,45 @@ type DNAT struct {
 // SetMark sets the packet's mark to (mark &^ Mask) | Value.
 type SetMark struct{ Mask, Value uint32 }
 
+// SetPriority sets the packet's priority (skb->priority): to what Map holds for the concatenation of Fields, in which case a packet without an
+// element does not match; without Map, to the one of Fields that there is; without either, to 0. Within a chain it serves as a variable. In
+// the forward path the kernel sets the priority anew after prerouting (ip_forward).
+type SetPriority struct {
+	Fields []Operand
+	Map    string
+}
+
+// Update puts an element into a Dynamic set from the packet path, or renews the timeout of the one that is there and leaves its value. A
+// packet for which the set has no room does not match.
+type Update struct {
+	Set     string
+	Key     []Operand
+	Value   []Operand // of a map
+	Timeout time.Duration
+}
+
+// Delete removes an element from a Dynamic set in the packet path. Value is not looked at, but the kernel wants one of a map.
+type Delete struct {
+	Set   string
+	Key   []Operand
+	Value []Operand
+}
+
+// Reject drops the packet and tells the sender: ICMP port unreachable.
+type Reject struct{}
+
 // Counter counts packets and bytes; its figures are no part of what is desired.
 type Counter struct{}
 
-func (Compare) isExpr()    {}
-func (Lookup) isExpr()     {}
-func (VerdictMap) isExpr() {}
-func (Verdict) isExpr()    {}
-func (Masquerade) isExpr() {}
-func (DNAT) isExpr()       {}
-func (SetMark) isExpr()    {}
-func (Counter) isExpr()    {}
+func (Compare) isExpr()     {}
+func (Lookup) isExpr()      {}
+func (VerdictMap) isExpr()  {}
+func (Verdict) isExpr()     {}
+func (Masquerade) isExpr()  {}
+func (DNAT) isExpr()        {}
+func (SetMark) isExpr()     {}
+func (SetPriority) isExpr() {}
+func (Update) isExpr()      {}
+func (Delete) isExpr()      {}
+func (Reject) isExpr()      {}
+func (Counter) isExpr()     {}

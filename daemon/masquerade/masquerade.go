@@ -66,10 +66,10 @@ func Table(cfg Config) kernel.Table {
 // rules returns the family's part of the chain; doc.go has the reasons.
 func (f family) rules() []kernel.Rule {
 	from := func(set string) kernel.Expr {
-		return kernel.Lookup{Fields: []kernel.Field{f.saddr}, Set: set + f.suffix}
+		return kernel.Lookup{Fields: []kernel.Operand{f.saddr}, Set: set + f.suffix}
 	}
 	to := func(set string) kernel.Expr {
-		return kernel.Lookup{Fields: []kernel.Field{f.daddr}, Set: set + f.suffix}
+		return kernel.Lookup{Fields: []kernel.Operand{f.daddr}, Set: set + f.suffix}
 	}
 	notTranslated := kernel.Compare{Field: kernel.FieldCTStatus, Mask: statusDstNAT, Not: true, Value: kernel.Datum{Number: statusDstNAT}}
 	asIs := kernel.Verdict{Kind: kernel.Return}

@@ -120,10 +120,10 @@ func (n *network) portTable() kernel.Table {
 		table.Sets = append(table.Sets, ports, self)
 		pre.Rules = append(pre.Rules, kernel.Rule{Exprs: []kernel.Expr{
 			kernel.Compare{Field: kernel.FieldFIBDaddrType, Value: kernel.Datum{Number: fibIsHere}},
-			kernel.DNAT{Fields: []kernel.Field{kernel.FieldL4Proto, kernel.FieldDport}, Map: ports.Name, V6: v == ipv6},
+			kernel.DNAT{Fields: []kernel.Operand{kernel.FieldL4Proto, kernel.FieldDport}, Map: ports.Name, V6: v == ipv6},
 		}})
 		post.Rules = append(post.Rules, kernel.Rule{Exprs: []kernel.Expr{
-			kernel.Lookup{Fields: []kernel.Field{f.saddr, f.daddr}, Set: self.Name}, kernel.Masquerade{},
+			kernel.Lookup{Fields: []kernel.Operand{f.saddr, f.daddr}, Set: self.Name}, kernel.Masquerade{},
 		}})
 	}
 	table.Chains = []kernel.Chain{pre, post}

@@ -23,7 +23,7 @@ func hostPorts() kernel.Table {
 			{Name: "ranges", Key: []kernel.Type{kernel.TypeIPv4Addr}, Interval: true, Foreign: true},
 		},
 		Chains: []kernel.Chain{{Name: "prerouting", Hook: &kernel.Hook{Type: "nat", Hook: "prerouting", Priority: -100}, Rules: []kernel.Rule{
-			{Exprs: []kernel.Expr{kernel.DNAT{Fields: []kernel.Field{kernel.FieldL4Proto, kernel.FieldDport}, Map: "ports"}}},
+			{Exprs: []kernel.Expr{kernel.DNAT{Fields: []kernel.Operand{kernel.FieldL4Proto, kernel.FieldDport}, Map: "ports"}}},
 		}}},
 	}
 }

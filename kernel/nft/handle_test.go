@@ -176,7 +176,7 @@ func TestChangesOfTheTable(t *testing.T) {
 		"map value":   func(t *kernel.Table) { t.Sets[index("ports4")].Elements[0].Value[0] = addr("10.0.0.77") },
 		"set renamed and lookups with it": func(t *kernel.Table) {
 			t.Sets[index("marks")].Name = "markings"
-			t.Chains[chain("filter")].Rules[9].Exprs[0] = kernel.Lookup{Fields: []kernel.Field{kernel.FieldMark}, Set: "markings"}
+			t.Chains[chain("filter")].Rules[9].Exprs[0] = kernel.Lookup{Fields: []kernel.Operand{kernel.FieldMark}, Set: "markings"}
 		},
 		"set size":       func(t *kernel.Table) { t.Sets[index("marks")].Size = 64 },
 		"rules swapped":  func(t *kernel.Table) { r := t.Chains[chain("filter")].Rules; r[1], r[2] = r[2], r[1] },

@@ -23,8 +23,8 @@ func gate(variant int) kernel.Table {
 			{Name: "output", Hook: &kernel.Hook{Type: "filter", Hook: "output", Drop: true}, Rules: []kernel.Rule{
 				{Exprs: []kernel.Expr{kernel.Verdict{Kind: kernel.Jump, Chain: fmt.Sprintf("sub%d", variant%2)}}}}},
 			{Name: fmt.Sprintf("sub%d", variant%2), Rules: []kernel.Rule{
-				{Exprs: []kernel.Expr{kernel.Lookup{Fields: []kernel.Field{kernel.FieldIPDaddr}, Set: "same"},
-					kernel.Lookup{Fields: []kernel.Field{kernel.FieldIPDaddr}, Set: name}, kernel.Verdict{Kind: kernel.Accept}}}}},
+				{Exprs: []kernel.Expr{kernel.Lookup{Fields: []kernel.Operand{kernel.FieldIPDaddr}, Set: "same"},
+					kernel.Lookup{Fields: []kernel.Operand{kernel.FieldIPDaddr}, Set: name}, kernel.Verdict{Kind: kernel.Accept}}}}},
 		},
 	}
 }

@@ -204,13 +204,17 @@ func (e *ruleEncoder) narrow(version uint32) {
 }
 
 // lookup loads the concatenation of fields and looks it up.
-func (e *ruleEncoder) lookup(names []kernel.Field, l *expr.Lookup) error {
+func (e *ruleEncoder) lookup(names []kernel.Operand, l *expr.Lookup) error {
 	if len(names) == 0 {
 		return errors.New("nothing to look up")
 	}
 	var parts []field
 	for _, name := range names {
-		f, err := fieldOf(name)
+		one, ok := name.(kernel.Field)
+		if !ok {
+			return fmt.Errorf("unknown operand %T", name)
+		}
+		f, err := fieldOf(one)
 		if err != nil {
 			return err
 		}

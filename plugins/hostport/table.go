@@ -75,9 +75,9 @@ var (
 // Answers to connections by way of localhost pass: here they still bear the address that they were masqueraded with.
 func guard() kernel.Chain {
 	c := kernel.Chain{Name: "guard", Hook: &kernel.Hook{Type: "filter", Hook: "prerouting", Priority: priorityRaw}}
-	for _, f := range []kernel.Field{kernel.FieldIPDaddr, kernel.FieldIPSaddr} {
+	for _, f := range []kernel.Operand{kernel.FieldIPDaddr, kernel.FieldIPSaddr} {
 		c.Rules = append(c.Rules, kernel.Rule{Comment: "no pod reaches or plays localhost", Exprs: []kernel.Expr{
-			kernel.Lookup{Fields: []kernel.Field{kernel.FieldIIFName}, Set: setBridges},
+			kernel.Lookup{Fields: []kernel.Operand{kernel.FieldIIFName}, Set: setBridges},
 			kernel.Compare{Field: f, Value: kernel.Datum{Prefix: loopback}},
 			kernel.Verdict{Kind: kernel.Drop},
 		}})
@@ -109,11 +109,11 @@ func entry(hook string) kernel.Chain {
 // ports looks the port up: first for the one address of the node, then for all. The mark stays only on packets that a map led
 // somewhere, since DNAT ends the evaluation.
 func ports() kernel.Chain {
-	port := []kernel.Field{kernel.FieldL4Proto, kernel.FieldDport}
+	port := []kernel.Operand{kernel.FieldL4Proto, kernel.FieldDport}
 	rules := []kernel.Rule{{Exprs: []kernel.Expr{kernel.SetMark{Mask: Mark, Value: Mark}}}}
 	for _, v := range versions {
 		rules = append(rules,
-			kernel.Rule{Exprs: []kernel.Expr{kernel.DNAT{Fields: append([]kernel.Field{v.daddr}, port...), Map: v.addrPorts, V6: v.nfproto == 10}}},
+			kernel.Rule{Exprs: []kernel.Expr{kernel.DNAT{Fields: append([]kernel.Operand{v.daddr}, port...), Map: v.addrPorts, V6: v.nfproto == 10}}},
 			kernel.Rule{Exprs: []kernel.Expr{
 				kernel.Compare{Field: kernel.FieldNFProto, Value: kernel.Datum{Number: v.nfproto}},
 				kernel.DNAT{Fields: port, Map: v.ports, V6: v.nfproto == 10},
@@ -132,13 +132,13 @@ func postrouting() kernel.Chain {
 		c.Rules = append(c.Rules, kernel.Rule{Comment: comment, Exprs: append(exprs, kernel.Masquerade{})})
 	}
 	for _, v := range versions {
-		rule("a pod to its own host port", dnatted, kernel.Lookup{Fields: []kernel.Field{v.saddr, v.daddr}, Set: v.self})
+		rule("a pod to its own host port", dnatted, kernel.Lookup{Fields: []kernel.Operand{v.saddr, v.daddr}, Set: v.self})
 	}
 	rule("a pod to another one's on the same bridge", dnatted,
 		kernel.Compare{Field: kernel.FieldMark, Mask: Mark, Value: kernel.Datum{Number: Mark}},
-		kernel.Lookup{Fields: []kernel.Field{kernel.FieldIIFName, kernel.FieldOIFName}, Set: setTurn})
+		kernel.Lookup{Fields: []kernel.Operand{kernel.FieldIIFName, kernel.FieldOIFName}, Set: setTurn})
 	rule("the node by way of localhost", dnatted,
 		kernel.Compare{Field: kernel.FieldIPSaddr, Value: kernel.Datum{Prefix: loopback}},
-		kernel.Lookup{Fields: []kernel.Field{kernel.FieldOIFName}, Set: setBridges})
+		kernel.Lookup{Fields: []kernel.Operand{kernel.FieldOIFName}, Set: setBridges})
 	return c
 }
