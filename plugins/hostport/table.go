@@ -75,7 +75,7 @@ var (
 // Answers to connections by way of localhost pass: here they still bear the address that they were masqueraded with.
 func guard() kernel.Chain {
 	c := kernel.Chain{Name: "guard", Hook: &kernel.Hook{Type: "filter", Hook: "prerouting", Priority: priorityRaw}}
-	for _, f := range []kernel.Operand{kernel.FieldIPDaddr, kernel.FieldIPSaddr} {
+	for _, f := range []kernel.Field{kernel.FieldIPDaddr, kernel.FieldIPSaddr} {
 		c.Rules = append(c.Rules, kernel.Rule{Comment: "no pod reaches or plays localhost", Exprs: []kernel.Expr{
 			kernel.Lookup{Fields: []kernel.Operand{kernel.FieldIIFName}, Set: setBridges},
 			kernel.Compare{Field: f, Value: kernel.Datum{Prefix: loopback}},
