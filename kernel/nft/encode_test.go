@@ -46,7 +46,7 @@ func TestEncodeErrors(t *testing.T) {
 			{Key: []kernel.Datum{addr("10.0.0.1")}, Value: []kernel.Datum{addr("10.0.0.2")}},
 			{Key: []kernel.Datum{addr("10.0.0.1")}, Value: []kernel.Datum{addr("10.0.0.3")}}}}), "given twice with different values"},
 		{"field", rule(kernel.Compare{Field: 99}), "chain sub: rule 1: expression 1: unknown field 99"},
-		{"field of lookup", rule(kernel.Lookup{Fields: []kernel.Operand{99}, Set: "net4"}), "unknown field 99"},
+		{"field of lookup", rule(kernel.Lookup{Fields: []kernel.Operand{kernel.Field(99)}, Set: "net4"}), "unknown field 99"},
 		{"no fields", rule(kernel.Lookup{Set: "net4"}), "nothing to look up"},
 		{"too many fields", rule(kernel.Lookup{Set: "net4", Fields: []kernel.Operand{
 			kernel.FieldIIFName, kernel.FieldOIFName, kernel.FieldIP6Saddr, kernel.FieldIP6Daddr, kernel.FieldDport}}), "longer than the kernel's registers"},

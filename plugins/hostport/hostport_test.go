@@ -120,7 +120,7 @@ func TestTableIsOfOnePiece(t *testing.T) {
 		}
 		sets[s.Name] = s
 	}
-	use := func(name string, fields []kernel.Field, values int) {
+	use := func(name string, fields []kernel.Operand, values int) {
 		s, ok := sets[name]
 		if !ok || len(s.Key) != len(fields) || len(s.Value) != values {
 			t.Errorf("set %s of %d fields and %d values is not in the table", name, len(fields), values)
