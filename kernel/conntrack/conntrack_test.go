@@ -111,7 +111,7 @@ func TestFlushUDP(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			return errors.Join(flushListed(t.Context(), socket, netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())), socket.Close())
+			return errors.Join(flushListed(t.Context(), socket, Match{Protocol: unix.IPPROTO_UDP, Dst: dst}.unmapped()), socket.Close())
 		},
 	}
 	for way, flush := range ways {
@@ -128,6 +128,44 @@ func TestFlushUDP(t *testing.T) {
 				}
 				if diff := cmp.Diff(want, entries(t)); diff != "" {
 					t.Error(diff)
+				}
+			})
+		}
+	}
+}
+
+// TestFlushOfOneEndpoint removes the entries of one endpoint of a service, and leaves those of its others and of its other ports.
+func TestFlushOfOneEndpoint(t *testing.T) {
+	for name, a := range map[string]struct{ service, other, gone, stays string }{
+		"IPv4": {"10.96.0.10", "10.96.0.11", "10.5.1.7", "10.5.1.8"},
+		"IPv6": {"fd00:96::10", "fd00:96::11", "fd00:5::7", "fd00:5::8"},
+	} {
+		for _, protocol := range []string{"udp", "tcp"} {
+			t.Run(name+"/"+protocol, func(t *testing.T) {
+				inNamespace(t)
+				at := func(addr string, port uint16) string {
+					return netip.AddrPortFrom(netip.MustParseAddr(addr), port).String()
+				}
+				insert(t, 0, protocol, at(a.service, 53), at(a.gone, 5353))
+				insert(t, 1, protocol, at(a.service, 53), at(a.stays, 5353))
+				insert(t, 2, protocol, at(a.service, 54), at(a.gone, 5353))
+				insert(t, 3, protocol, at(a.service, 53), at(a.gone, 5354))
+				insert(t, 4, protocol, at(a.other, 53), at(a.gone, 5353))
+				insert(t, 5, map[string]string{"udp": "tcp", "tcp": "udp"}[protocol], at(a.service, 53), at(a.gone, 5353))
+				number := map[string]uint8{"udp": unix.IPPROTO_UDP, "tcp": unix.IPPROTO_TCP}[protocol]
+				want := entries(t)
+				i := slices.Index(want, protocol+" "+a.service+" 53")
+				want = slices.Delete(want, i, i+1)
+				m := Match{Protocol: number, Dst: netip.MustParseAddrPort(at(a.service, 53)), Endpoint: netip.MustParseAddrPort(at(a.gone, 5353))}
+				if err := Flush(t.Context(), m); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(want, entries(t)); diff != "" {
+					t.Error(diff)
+				}
+				left := run(t, "conntrack", "-L", "-f", strings.ToLower(name), "-p", protocol)
+				if strings.Count(left, "src="+a.stays) != 1 {
+					t.Errorf("the entry of the endpoint that stays is gone:\n%s", left)
 				}
 			})
 		}

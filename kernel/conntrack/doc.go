@@ -7,9 +7,11 @@
 //	                        ^
 //	                        FlushUDP(192.0.2.1:53): the next datagram goes through the NAT rules again
 //
+// A service loses one endpoint of many: Flush removes the entries that this endpoint answers, and leaves those of the others.
+//
 // The kernel does the search: the request names the fields to be compared (CTA_FILTER, net/netfilter/nf_conntrack_netlink.c), and
 // entries that match are removed as it walks the table. Nothing is copied to user space, however large the table is. There are
-// two exceptions, in which the entries for the port are listed, by the same filter, and removed one by one: kernels that can
+// two exceptions, in which the entries for the ports are listed, by the same filter, and removed one by one: kernels that can
 // filter what they list (since 5.8) but not yet what they remove (6.1 cannot, 6.18 can), and single IPv6 addresses, which
 // the kernel compares the wrong way round.
 package conntrack
