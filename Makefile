@@ -10,10 +10,11 @@ GOBUILD  := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(V
 PROGRAMS := ./plugins/twill ./ipam/twill-ipam ./daemon/twilld ./ctl/twillctl
 TOOLS    := $(CURDIR)/.cache/tools
 PEERS    := $(CURDIR)/.cache/peers
+KUBE     := $(CURDIR)/.cache/kube
 FUZZTIME ?= 10s
 OUTAGE   ?= 3m
 
-.PHONY: help build demo test bench lint arch unit e2e e2e-outage fuzz tools peers setup root clean
+.PHONY: help build demo test bench lint arch unit e2e e2e-outage fuzz tools peers kube setup root clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +60,13 @@ peers: ## build flanneld and the reference CNI plugins, as their projects' relea
 	@mkdir -p $(PEERS)
 	cd test/reference && CGO_ENABLED=1 go build -trimpath -ldflags "-s -w" -o $(PEERS)/ github.com/flannel-io/flannel
 	cd test/reference && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(PEERS)/ $$(go list tool | grep /plugins/)
+
+kube: ## build etcd, kube-apiserver, kube-proxy and kubectl, for the tests that need a real Kubernetes (long, the first time)
+	@mkdir -p $(KUBE)
+	cd test/kube && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(KUBE)/etcd go.etcd.io/etcd/server/v3
+	cd test/kube && version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) && CGO_ENABLED=0 go build -trimpath \
+		-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" -o $(KUBE)/ \
+		k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-proxy k8s.io/kubernetes/cmd/kubectl
 
 setup: ## install the Debian packages that the tests use
 	test/setup.sh
