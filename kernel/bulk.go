@@ -57,7 +57,7 @@ func AppendPort(b []byte, port uint16) []byte {
 	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
 }
 
-// AppendNumber appends a TypeMark or a TypePriority.
+// AppendNumber appends a TypeMark, a TypePriority or a TypeNumber.
 func AppendNumber(b []byte, n uint32) []byte { return binary.NativeEndian.AppendUint32(b, n) }
 
 // CutAddr takes an address of the given family off the front of a key or value. What is too short yields the zero Addr.
@@ -89,7 +89,7 @@ func CutPort(s string) (uint16, string) {
 	return uint16(s[0])<<8 | uint16(s[1]), s[4:]
 }
 
-// CutNumber takes a TypeMark or TypePriority off the front.
+// CutNumber takes a TypeMark, TypePriority or TypeNumber off the front.
 func CutNumber(s string) (uint32, string) {
 	if len(s) < 4 {
 		return 0, ""

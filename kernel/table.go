@@ -42,6 +42,7 @@ const (
 	TypeIfname                  // ifname
 	TypeVerdict                 // verdict, as the value of a verdict map
 	TypePriority                // classid, what `meta priority` is
+	TypeNumber                  // what a Numgen or a Hash makes; nft lists such a set by `typeof`
 )
 
 // Set is a set, or a map when Value is not empty.
@@ -80,7 +81,7 @@ type Element struct {
 type Datum struct {
 	Addr    netip.Addr   // TypeIPv4Addr, TypeIPv6Addr
 	Prefix  netip.Prefix // an interval given as a prefix, for either address type
-	Number  uint32       // TypeInetProto, TypeInetService, TypeMark, TypePriority
+	Number  uint32       // TypeInetProto, TypeInetService, TypeMark, TypePriority, TypeNumber
 	Name    string       // TypeIfname
 	Verdict *Verdict     // TypeVerdict
 }

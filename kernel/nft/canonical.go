@@ -61,13 +61,26 @@ func appendAttrs(out []byte, name string, b []byte) ([]byte, error) {
 			const given = unix.NF_NAT_RANGE_MAP_IPS | unix.NF_NAT_RANGE_PROTO_SPECIFIED
 			a.Value = binary.BigEndian.AppendUint32(nil, a.Uint32()&^given)
 		}
-		if !isData(name, a.Type) && len(a.Value) == 4 && a.Uint32() == 0 {
+		if !isData(name, a.Type) && isZero(a.Value) {
 			continue
 		}
 		out = binary.BigEndian.AppendUint16(out, a.Type)
 		out = appendString(out, string(a.Value))
 	}
 	return append(out, 0xff, 0xff), nil
+}
+
+// isZero reports whether an attribute is the number 0, of 32 or 64 bits, or padding before one of 64 bits.
+func isZero(value []byte) bool {
+	switch len(value) {
+	case 0:
+		return true
+	case 4:
+		return binary.BigEndian.Uint32(value) == 0
+	case 8:
+		return binary.BigEndian.Uint64(value) == 0
+	}
+	return false
 }
 
 // isData reports whether an attribute holds struct-like data (NFTA_DATA_*).

@@ -25,6 +25,8 @@ var types = [...]dataType{
 	kernel.TypeInetProto:   {number: 12, size: 1},
 	kernel.TypeInetService: {number: 13, size: 2},
 	kernel.TypeMark:        {number: 19, size: 4, host: true},
+	kernel.TypePriority:    {number: 23, size: 4, host: true},
+	kernel.TypeNumber:      {number: 4, size: 4, host: true},
 	kernel.TypeIfname:      {number: 41, size: unix.IFNAMSIZ, host: true},
 }
 
@@ -75,7 +77,7 @@ func encodeDatum(t kernel.Type, d kernel.Datum) (from, to string, err error) {
 	switch t {
 	case kernel.TypeIPv4Addr, kernel.TypeIPv6Addr:
 		return encodeAddr(d, types[t].size)
-	case kernel.TypeInetProto, kernel.TypeInetService, kernel.TypeMark:
+	case kernel.TypeInetProto, kernel.TypeInetService, kernel.TypeMark, kernel.TypePriority, kernel.TypeNumber:
 		from, err = encodeNumber(d.Number, types[t].size, types[t].host)
 	case kernel.TypeIfname:
 		from, err = encodeIfname(d.Name)

@@ -106,15 +106,21 @@ func encodeChain(family uint8, c kernel.Chain) (*chain, error) {
 }
 
 func encodeSet(s kernel.Set) (*set, error) {
-	encoded := &set{foreign: s.Foreign, elements: make(map[elementKey]elementValue, len(s.Elements))}
-	if s.Interval && slices.ContainsFunc(s.Key, func(t kernel.Type) bool { return types[t].host }) {
-		return nil, errors.New("ranges of marks or interface names have no order in the kernel")
+	if err := checkSet(s); err != nil {
+		return nil, err
 	}
+	encoded := &set{foreign: s.Foreign || s.Dynamic || s.Bulk, bulk: s.Bulk, elements: make(map[elementKey]elementValue, len(s.Elements))}
 	spec := &encoded.setSpec
 	spec.size = s.Size
 	spec.keyType, spec.keyLen = concatenation(s.Key)
 	if s.Interval {
 		spec.flags |= unix.NFT_SET_INTERVAL
+	}
+	if s.Dynamic {
+		spec.flags |= unix.NFT_SET_EVAL
+	}
+	if s.Timeout {
+		spec.flags |= unix.NFT_SET_TIMEOUT
 	}
 	if s.Interval && len(s.Key) > 1 {
 		spec.flags |= setConcat
@@ -136,7 +142,7 @@ func encodeSet(s kernel.Set) (*set, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec.userData = user + setComment
+	spec.userData = user + setComment + typeOf(s)
 	for i, e := range s.Elements {
 		key, value, err := encodeElement(s, e)
 		if err != nil {
@@ -148,6 +154,20 @@ func encodeSet(s kernel.Set) (*set, error) {
 		encoded.elements[key] = value
 	}
 	return encoded, nil
+}
+
+// checkSet refuses what the kernel would refuse with no word about it, or take for something else.
+func checkSet(s kernel.Set) error {
+	verdicts := slices.Equal(s.Value, []kernel.Type{kernel.TypeVerdict})
+	switch {
+	case s.Interval && slices.ContainsFunc(s.Key, func(t kernel.Type) bool { return types[t].host }):
+		return errors.New("ranges of marks or interface names have no order in the kernel")
+	case s.Dynamic && (s.Size == 0 || s.Interval || verdicts):
+		return errors.New("a set that packets change has a size, no ranges and no verdicts")
+	case s.Bulk && (s.Interval || verdicts || s.Dynamic || s.Foreign || len(s.Elements) > 0):
+		return errors.New("a bulk set has one writer, who gives it its elements elsewhere: keys without ranges, values without verdicts")
+	}
+	return nil
 }
 
 func encodeElement(s kernel.Set, e kernel.Element) (elementKey, elementValue, error) {

@@ -25,6 +25,7 @@ type image struct {
 type set struct {
 	setSpec
 	foreign  bool // its elements are nobody's business but their writer's
+	bulk     bool // its elements are written with ChangeElements; foreign is true, too
 	elements map[elementKey]elementValue
 }
 
@@ -47,10 +48,11 @@ func (s setSpec) sameShape(o setSpec) bool {
 	return s == o
 }
 
-// compatible reports whether a set of spec s can take the elements of one of spec o.
+// compatible reports whether a set of spec s can take the elements of one of spec o. Elements that have a time to live are not
+// taken along.
 func (s setSpec) compatible(o setSpec) bool {
 	s.size = o.size
-	return s.sameShape(o)
+	return s.flags&unix.NFT_SET_TIMEOUT == 0 && s.sameShape(o)
 }
 
 // elementKey is the range [from, to] in network form, both ends inclusive. The zero value is the element for every key that no other

@@ -39,6 +39,8 @@ var fields = [...]field{
 	kernel.FieldCTDirection:  {load: &expr.Ct{Key: expr.CtKeyDIRECTION}, size: 1},
 	kernel.FieldCTMark:       {load: &expr.Ct{Key: expr.CtKeyMARK}, size: 4, host: true},
 	kernel.FieldFIBDaddrType: {load: &expr.Fib{FlagDADDR: true, ResultADDRTYPE: true}, size: 4, host: true},
+	kernel.FieldFIBSaddrType: {load: &expr.Fib{FlagSADDR: true, ResultADDRTYPE: true}, size: 4, host: true},
+	kernel.FieldPriority:     {load: &expr.Meta{Key: expr.MetaKeyPRIORITY}, size: 4, host: true},
 }
 
 func fieldOf(name kernel.Field) (field, error) {
@@ -110,6 +112,14 @@ func (e *ruleEncoder) expr(x kernel.Expr) error {
 		e.add(&expr.Masq{FullyRandom: x.FullyRandom})
 	case kernel.SetMark:
 		e.setMark(x)
+	case kernel.SetPriority:
+		return e.setPriority(x)
+	case kernel.Update:
+		return e.changeSet(change{dynsetUpdate, x.Set, x.Key, x.Value, x.Timeout})
+	case kernel.Delete:
+		return e.changeSet(change{dynsetDelete, x.Set, x.Key, x.Value, 0})
+	case kernel.Reject:
+		e.reject()
 	case kernel.Counter:
 		e.add(&expr.Counter{})
 	default:
@@ -181,11 +191,6 @@ func prefixMask(first, last string) string {
 	return string(mask)
 }
 
-// load puts the field into the registers from the given word of 4 bytes on.
-func (e *ruleEncoder) load(f field, word int) {
-	e.add(withRegister(f.load, register(word)))
-}
-
 // narrow makes the rule match packets of one IP version only, before a header of that version is looked at: only the version
 // says where the header's fields are.
 func (e *ruleEncoder) narrow(version uint32) {
@@ -201,37 +206,6 @@ func (e *ruleEncoder) narrow(version uint32) {
 	}
 	e.add(&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: unix.NFT_REG_1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{byte(version)}})
-}
-
-// lookup loads the concatenation of fields and looks it up.
-func (e *ruleEncoder) lookup(names []kernel.Operand, l *expr.Lookup) error {
-	if len(names) == 0 {
-		return errors.New("nothing to look up")
-	}
-	var parts []field
-	for _, name := range names {
-		one, ok := name.(kernel.Field)
-		if !ok {
-			return fmt.Errorf("unknown operand %T", name)
-		}
-		f, err := fieldOf(one)
-		if err != nil {
-			return err
-		}
-		parts = append(parts, f)
-		e.narrow(f.version) // uses a register: before the first part is in it
-	}
-	word := 0
-	for _, f := range parts {
-		e.load(f, word)
-		word += padded(f.size) / 4
-	}
-	if word > 16 {
-		return errors.New("concatenation is longer than the kernel's registers, 64 bytes")
-	}
-	l.SourceRegister = unix.NFT_REG_1
-	e.add(l)
-	return nil
 }
 
 // dnat looks up an address and a port and sends the connection there.
@@ -259,38 +233,6 @@ func (e *ruleEncoder) setMark(m kernel.SetMark) {
 				Mask: []byte(nativeUint32(^(m.Mask | m.Value))), Xor: []byte(nativeUint32(m.Value))})
 	}
 	e.add(&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: unix.NFT_REG_1})
-}
-
-// register numbers the 4-byte word in the way in which the kernel lists it (nft_dump_register): the 16-byte register where a
-// word is the first of one, else the 4-byte one.
-func register(word int) uint32 {
-	if word%4 == 0 {
-		return uint32(unix.NFT_REG_1 + word/4)
-	}
-	return uint32(unix.NFT_REG32_00 + word)
-}
-
-// withRegister returns a copy of the load expression with its destination set.
-func withRegister(load expr.Any, reg uint32) expr.Any {
-	switch x := load.(type) {
-	case *expr.Meta:
-		y := *x
-		y.Register = reg
-		return &y
-	case *expr.Payload:
-		y := *x
-		y.DestRegister = reg
-		return &y
-	case *expr.Ct:
-		y := *x
-		y.Register = reg
-		return &y
-	case *expr.Fib:
-		y := *x
-		y.Register = reg
-		return &y
-	}
-	return load
 }
 
 var verdicts = map[kernel.VerdictKind]expr.VerdictKind{
