@@ -79,38 +79,6 @@ func portID(fd int) (uint32, error) {
 	}
 }
 
-// Batch sends messages of one subsystem as a single transaction: all of them take effect or none. A generation other than 0
-// makes the kernel refuse the batch with ERESTART when its rule set is not of that generation any more. The
-// error, if any, is an *Error about the first message that was refused, or a failure of the socket itself.
-func (s *Socket) Batch(subsystem uint8, generation uint32, messages []Message) error {
-	if len(messages) == 0 {
-		return nil
-	}
-	begin := Message{Type: unix.NFNL_MSG_BATCH_BEGIN}
-	if generation != 0 {
-		begin.Attrs.Uint32(unix.NFNL_BATCH_GENID, generation)
-	}
-	first := s.seq + 2
-	size := 3 * (headerSize + nfgenSize)
-	for _, m := range messages {
-		size += headerSize + nfgenSize + len(m.Attrs)
-	}
-	b := s.append(make([]byte, 0, size), begin, unix.NLM_F_REQUEST, uint16(subsystem))
-	for i, m := range messages {
-		flags := m.Flags | unix.NLM_F_REQUEST
-		if i == len(messages)-1 {
-			flags |= unix.NLM_F_ACK
-		}
-		b = s.append(b, m, flags, 0)
-	}
-	last := s.seq
-	b = s.append(b, Message{Type: unix.NFNL_MSG_BATCH_END}, unix.NLM_F_REQUEST, uint16(subsystem))
-	if err := s.send(b); err != nil {
-		return err
-	}
-	return s.acknowledge(first, last)
-}
-
 // Do sends one request outside of any batch and waits for its acknowledgement.
 func (s *Socket) Do(m Message) error {
 	b := s.append(nil, m, m.Flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK, 0)

@@ -29,6 +29,7 @@ type Handle struct {
 	known      map[tableID]*image // what SyncTables left in the kernel, as far as nobody changed it since
 	generation uint32             // of the rule set when known was last true
 	monitors   int                // running monitors; with one, known is true until it says otherwise
+	unlisted   map[setID]bool     // Bulk sets that were made and not yet listed, see ChangeElements
 }
 
 var _ kernel.Tables = (*Handle)(nil)
@@ -39,7 +40,7 @@ func Open(log *slog.Logger) (*Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Handle{log: log, socket: socket, known: make(map[tableID]*image)}, nil
+	return &Handle{log: log, socket: socket, known: make(map[tableID]*image), unlisted: make(map[setID]bool)}, nil
 }
 
 // Close releases the handle's socket. What is in the kernel stays there.
@@ -56,8 +57,9 @@ func (h *Handle) Close() error {
 // elements differ, the rules of a chain when they do.
 //
 // A table is listed when this Handle has not written it, or when somebody may have changed it since: by what a running
-// Monitor says, or without one whenever the kernel's generation number moved. Sets marked Foreign are neither listed nor
-// changed while their shape is as desired; when their shape changes and their types do not, their elements move to the new set.
+// Monitor says, or without one whenever the kernel's generation number moved. Sets marked Foreign, Dynamic or Bulk are
+// neither listed nor changed while their shape is as desired; when their shape changes and their types do not, their elements move to
+// the new set, unless they have timeouts.
 //
 // One table's failure does not keep the others from being synced; the errors are joined.
 func (h *Handle) SyncTables(ctx context.Context, desired []kernel.Table, stale []string) error {
@@ -130,6 +132,7 @@ func (h *Handle) apply(id tableID, want *image, extra []step) error {
 	var err error
 	for range attempts {
 		have, fromMemory := h.known[id]
+		fromMemory = fromMemory && !carries(have, want)
 		var gen uint32
 		if !fromMemory {
 			if have, gen, err = h.list(id, want); errors.Is(err, kernel.ErrStale) {
@@ -140,9 +143,14 @@ func (h *Handle) apply(id tableID, want *image, extra []step) error {
 			}
 		}
 		delete(h.known, id)
+		made := bulkSetsMade(have, want)
 		err = h.replace(id, gen, have, want, extra)
 		switch {
 		case err == nil:
+			for _, name := range made {
+				h.unlisted[setID{id, name}] = true
+				want.sets[name].elements = nil // that list found in the old one
+			}
 			if extra == nil {
 				h.known[id] = want
 			}
@@ -153,6 +161,27 @@ func (h *Handle) apply(id tableID, want *image, extra []step) error {
 		}
 	}
 	return fmt.Errorf("sync table %s: other programs changed nftables during each of %d attempts: %w", id.name, attempts, err)
+}
+
+// carries reports whether elements of foreign sets, which are not in an image from memory, move to sets of another shape.
+func carries(have, want *image) bool {
+	for name, s := range want.sets {
+		if old := have.sets[name]; s.foreign && old != nil && !old.sameShape(s.setSpec) && old.compatible(s.setSpec) {
+			return true
+		}
+	}
+	return false
+}
+
+// bulkSetsMade returns the names of the Bulk sets that turning have into want makes.
+func bulkSetsMade(have, want *image) []string {
+	var made []string
+	for name, s := range want.sets {
+		if old := have.sets[name]; s.bulk && (old == nil || !old.sameShape(s.setSpec)) {
+			made = append(made, name)
+		}
+	}
+	return made
 }
 
 // replace commits what turns have into want.
