@@ -140,6 +140,9 @@ func (b *Backend) Routes() []LearnedRoute {
 // Sessions returns the state of all sessions, sorted by peer address.
 func (b *Backend) Sessions() []SessionState { return b.opts.Speaker.Sessions() }
 
+// Counters returns the same for metrics, see Speaker.
+func (b *Backend) Counters() []SessionState { return b.opts.Speaker.Counters() }
+
 // Paths calls visit for each path that the query matches.
 func (b *Backend) Paths(ctx context.Context, query PathQuery, visit func(Path)) error {
 	return b.opts.Speaker.Paths(ctx, query, visit)

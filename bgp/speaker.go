@@ -31,8 +31,12 @@ type Speaker interface {
 	// EndOfRIB. It costs little, since each sync asks for it.
 	Standing() []SessionState
 
-	// Sessions returns all that is known of all sessions, sorted by peer address. It is for people, and slow: it counts prefixes.
+	// Sessions returns all that is known of all sessions, sorted by peer address. It is for people, and slow: it counts what is announced.
 	Sessions() []SessionState
+
+	// Counters returns the same for metrics. Announced is as of the last count, which may be minutes ago where there are many prefixes, or
+	// NotCounted.
+	Counters() []SessionState
 
 	// Paths calls visit for each path that the query matches, accepted or not. It is for people, and slow.
 	Paths(ctx context.Context, query PathQuery, visit func(Path)) error

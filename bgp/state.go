@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// NotCounted stands for a number of prefixes that is not known yet.
+const NotCounted = -1
+
 // SessionState is what is known of one session.
 type SessionState struct {
 	Name      string     `json:"name"` // of the Peer or Range

@@ -24,5 +24,6 @@
 //     are allowed in the sessions' settings and rejected by the first rule of the import policy instead (filter.go).
 //   - The shutdown withdraws from each neighbour what the others announced; connections are cut first (hangup.go).
 //   - A password stays with the listener after its neighbour is deleted (peers.go).
+//   - How many prefixes a neighbour is told is counted anew for each question, for long where there are many (tally.go).
 //   - Restart deferral waits for dead neighbours for six minutes; here it ends after seconds (peerconf.go).
 package gobgp

@@ -41,6 +41,7 @@ type engine struct {
 	filters   filters
 	bfd       *bfdMonitor
 	sessions  *sessions
+	tally     *tally
 }
 
 // startEngine starts a server without peers.
@@ -56,6 +57,7 @@ func startEngine(ctx context.Context, s *Speaker, want bgp.Instance) (*engine, e
 		held:      make(map[netip.Addr]time.Time),
 		sessions:  s.sessions,
 	}
+	e.tally = newTally(e.advertised)
 	if want.IPv4 {
 		e.families = append(e.families, packet.RF_IPv4_UC)
 	}
@@ -125,7 +127,9 @@ func (e *engine) stop(graceful bool) error {
 	if graceful {
 		err = hangUp(e.graceful(), e.want.Port)
 	}
-	return errors.Join(err, stopServer(e.server, graceful), stopServer(e.bfd.server, false))
+	err = errors.Join(err, stopServer(e.server, graceful), stopServer(e.bfd.server, false))
+	e.tally.stop()
+	return err
 }
 
 // graceful returns the neighbours that keep this node's routes while it restarts, with their ports.

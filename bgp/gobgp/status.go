@@ -2,6 +2,7 @@ package gobgp
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -51,14 +52,23 @@ func (s *sessions) standing() []bgp.SessionState {
 }
 
 // Sessions implements bgp.Speaker.
-func (s *Speaker) Sessions() []bgp.SessionState {
+func (s *Speaker) Sessions() []bgp.SessionState { return s.report((*tally).now) }
+
+// Counters implements bgp.Speaker.
+func (s *Speaker) Counters() []bgp.SessionState { return s.report((*tally).last) }
+
+// report counts announced prefixes in the given way.
+func (s *Speaker) report(announced func(*tally, []netip.Addr) map[netip.Addr]int) []bgp.SessionState {
 	s.apply.Lock()
-	defer s.apply.Unlock()
-	if s.engine == nil {
+	e := s.engine
+	if e == nil {
+		s.apply.Unlock()
 		return nil
 	}
+	peers, bfd := e.want.Peers, maps.Clone(e.bfd.states)
+	s.apply.Unlock()
 	states := make(map[netip.Addr]bgp.SessionState)
-	for _, p := range s.engine.want.Peers {
+	for _, p := range peers {
 		st := bgp.SessionState{Name: p.Name, Address: p.Address, AS: p.AS, State: "Idle"}
 		if p.BFD != nil {
 			st.BFD = "Down"
@@ -66,7 +76,7 @@ func (s *Speaker) Sessions() []bgp.SessionState {
 		states[p.Address] = st
 	}
 	// It fails only while the server stops, and then there are no sessions.
-	_ = s.engine.server.ListPeer(context.Background(), &api.ListPeerRequest{EnableAdvertised: true}, func(p *api.Peer) {
+	_ = e.server.ListPeer(context.Background(), &api.ListPeerRequest{}, func(p *api.Peer) {
 		addr, err := netip.ParseAddr(p.State.NeighborAddress)
 		if err != nil {
 			return
@@ -78,15 +88,32 @@ func (s *Speaker) Sessions() []bgp.SessionState {
 		fillState(&st, p)
 		states[addr] = st
 	})
+	figures := announced(e.tally, established(states))
 	out := make([]bgp.SessionState, 0, len(states))
 	for addr, st := range states {
 		s.sessions.fill(addr, &st)
-		if name, ok := bfdNames[s.engine.bfd.states[addr]]; ok {
+		if name, ok := bfdNames[bfd[addr]]; ok {
 			st.BFD = name
+		}
+		if figure, ok := figures[addr]; ok || !st.Established() {
+			st.Announced = figure
+		} else {
+			st.Announced = bgp.NotCounted
 		}
 		out = append(out, st)
 	}
 	slices.SortFunc(out, func(a, b bgp.SessionState) int { return a.Address.Compare(b.Address) })
+	return out
+}
+
+// established returns the neighbours that prefixes are announced to.
+func established(states map[netip.Addr]bgp.SessionState) []netip.Addr {
+	var out []netip.Addr
+	for addr, st := range states {
+		if st.Established() {
+			out = append(out, addr)
+		}
+	}
 	return out
 }
 
@@ -106,7 +133,6 @@ func fillState(st *bgp.SessionState, p *api.Peer) {
 		}
 		st.Received += int(f.State.Received)
 		st.Accepted += int(f.State.Accepted)
-		st.Announced += int(f.State.Advertised)
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 
 // BGP is what metrics are read from when they are asked for; *bgp.Backend is the real one.
 type BGP interface {
-	Sessions() []bgp.SessionState
+	Counters() []bgp.SessionState
 	Routes() []bgp.LearnedRoute
 }
 
@@ -31,7 +31,7 @@ var (
 	sessionBFD = prometheus.NewDesc("twill_bgp_bfd_up",
 		"1 while BFD says Up, else 0; absent where BFD is off.", sessionLabels, nil)
 	sessionPrefixes = prometheus.NewDesc("twill_bgp_prefixes",
-		"Prefixes by what became of them: received from the peer, accepted of those, announced to the peer.", []string{"peer", "address", "state"}, nil)
+		"Prefixes by what became of them: received from the peer, accepted of those, announced to the peer (where there are many, counted every few minutes).", []string{"peer", "address", "state"}, nil)
 	sessionUpdates = prometheus.NewDesc("twill_bgp_updates_total",
 		"UPDATE messages by direction, in or out.", []string{"peer", "address", "direction"}, nil)
 	learnedRoutes = prometheus.NewDesc("twill_bgp_routes",
@@ -47,7 +47,7 @@ func (r routing) Describe(to chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (r routing) Collect(to chan<- prometheus.Metric) {
-	for _, s := range r.Sessions() {
+	for _, s := range r.Counters() {
 		emit := func(d *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) {
 			to <- prometheus.MustNewConstMetric(d, kind, value, append([]string{s.Name, s.Address.String()}, labels...)...)
 		}
@@ -59,7 +59,9 @@ func (r routing) Collect(to chan<- prometheus.Metric) {
 		}
 		emit(sessionPrefixes, prometheus.GaugeValue, float64(s.Received), "received")
 		emit(sessionPrefixes, prometheus.GaugeValue, float64(s.Accepted), "accepted")
-		emit(sessionPrefixes, prometheus.GaugeValue, float64(s.Announced), "announced")
+		if s.Announced != bgp.NotCounted {
+			emit(sessionPrefixes, prometheus.GaugeValue, float64(s.Announced), "announced")
+		}
 		emit(sessionUpdates, prometheus.CounterValue, float64(s.UpdatesIn), "in")
 		emit(sessionUpdates, prometheus.CounterValue, float64(s.UpdatesOut), "out")
 	}

@@ -10,10 +10,10 @@ import (
 
 type twoSessions struct{}
 
-func (twoSessions) Sessions() []bgp.SessionState {
+func (twoSessions) Counters() []bgp.SessionState {
 	return []bgp.SessionState{
 		{Name: "node b", Address: netip.MustParseAddr("192.0.2.2"), State: "Established", Received: 3, Accepted: 2, Announced: 1, UpdatesIn: 7, BFD: "Up"},
-		{Name: "tor", Address: netip.MustParseAddr("192.0.2.254"), State: "Active", Flaps: 4, Restarted: true},
+		{Name: "tor", Address: netip.MustParseAddr("192.0.2.254"), State: "Active", Flaps: 4, Restarted: true, Announced: bgp.NotCounted},
 	}
 }
 
@@ -43,6 +43,9 @@ func TestBGPMetrics(t *testing.T) {
 		if !strings.Contains(body, want+"\n") {
 			t.Errorf("no %s", want)
 		}
+	}
+	if strings.Contains(body, `address="192.0.2.254",peer="tor",state="announced"`) {
+		t.Error("a metric of what was not counted")
 	}
 	if strings.Contains(body, `twill_bgp_bfd_up{address="192.0.2.254"`) {
 		t.Error("a metric of BFD although it is off")

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -90,7 +91,11 @@ func open(conn net.Conn, as uint32) error {
 		1, 4, 0, 2, 0, 1, // IPv6 unicast
 		65, 4, byte(as >> 24), byte(as >> 16), byte(as >> 8), byte(as),
 	}
-	body := []byte{4, byte(as >> 8), byte(as), 0, 90, 192, 0, 2, 250, byte(len(capabilities) + 2), 2, byte(len(capabilities))}
+	id := [4]byte{192, 0, 2, 250}
+	if own, err := netip.ParseAddrPort(conn.LocalAddr().String()); err == nil && own.Addr().Is4() {
+		id = own.Addr().As4()
+	}
+	body := slices.Concat([]byte{4, byte(as >> 8), byte(as), 0, 90}, id[:], []byte{byte(len(capabilities) + 2), 2, byte(len(capabilities))})
 	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
 		return err
 	}
