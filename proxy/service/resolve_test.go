@@ -117,7 +117,9 @@ func TestPorts(t *testing.T) {
 		s.Ports = ports
 		return s
 	}
-	http := func(n uint16) store.EndpointPort { return store.EndpointPort{Name: "http", Protocol: store.TCP, Port: n} }
+	http := func(n uint16) store.EndpointPort {
+		return store.EndpointPort{Name: "http", Protocol: store.TCP, Port: n}
+	}
 	runAll(t, []resolution{
 		{
 			name: "several, each on the endpoints that have it", svc: several,

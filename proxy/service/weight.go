@@ -70,8 +70,8 @@ func weightWarnings(w weights, s Scheduler) []string {
 		if w[key] > MaxWeight {
 			warnings = append(warnings, fmt.Sprintf("weight %d of %s is more than %d, which is used", w[key], key, MaxWeight))
 		}
-		if a, err := netip.ParseAddr(key); err == nil && a.String() != key {
-			warnings = append(warnings, fmt.Sprintf("weight of %s has no effect: the address is written %s", key, a))
+		if c := canonical(key); c != key {
+			warnings = append(warnings, fmt.Sprintf("weight of %s has no effect: the address is written %s", key, c))
 		}
 		differ = differ || w[key] > 1
 	}
@@ -79,6 +79,14 @@ func weightWarnings(w weights, s Scheduler) []string {
 		warnings = append(warnings, fmt.Sprintf("scheduler %s takes no weights: only 0 has an effect", s))
 	}
 	return warnings
+}
+
+// canonical returns an address as endpoints' are written, and anything else as it is.
+func canonical(key string) string {
+	if a, err := netip.ParseAddr(key); err == nil {
+		return a.Unmap().String()
+	}
+	return key
 }
 
 // unmatched warns of weights that are no endpoint's.
@@ -96,7 +104,7 @@ func (w weights) unmatched(from []*slice) []string {
 	}
 	var warnings []string
 	for _, key := range slices.Sorted(maps.Keys(w)) {
-		if any && !known[key] {
+		if any && !known[key] && canonical(key) == key {
 			warnings = append(warnings, fmt.Sprintf("weight of %s has no effect now: no endpoint has that address, node or zone", key))
 		}
 	}
