@@ -9,10 +9,9 @@ import (
 
 // Header is the part of struct nlmsghdr that a receiver needs.
 type Header struct {
-	Type   uint16
-	Flags  uint16
-	Seq    uint32
-	PortID uint32 // of the socket that caused the message
+	Type  uint16
+	Flags uint16
+	Seq   uint32
 }
 
 // messages walks the netlink messages in one datagram. It stops at a message whose length is wrong; one that was cut off
@@ -25,10 +24,9 @@ func messages(b []byte) iter.Seq2[Header, []byte] {
 				return
 			}
 			h := Header{
-				Type:   binary.NativeEndian.Uint16(b[4:]),
-				Flags:  binary.NativeEndian.Uint16(b[6:]),
-				Seq:    binary.NativeEndian.Uint32(b[8:]),
-				PortID: binary.NativeEndian.Uint32(b[12:]),
+				Type:  binary.NativeEndian.Uint16(b[4:]),
+				Flags: binary.NativeEndian.Uint16(b[6:]),
+				Seq:   binary.NativeEndian.Uint32(b[8:]),
 			}
 			if !yield(h, b[headerSize:min(size, len(b))]) {
 				return

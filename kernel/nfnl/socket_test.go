@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -163,36 +164,54 @@ func TestPortID(t *testing.T) {
 	}
 }
 
+// TestListener has two sockets change tables in turn; one of them is not to be heard.
 func TestListener(t *testing.T) {
 	inNamespace(t)
-	l, err := Listen(unix.NFNLGRP_NFTABLES, 0)
+	own, other := open(t), open(t)
+	id, err := own.PortID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen(unix.NFNLGRP_NFTABLES, 4<<10, id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	s := open(t)
-	id, err := s.PortID()
-	if err != nil {
-		t.Fatal(err)
+	change := func(s *Socket, names ...string) {
+		var batch []Message
+		for _, name := range names {
+			batch = append(batch, newTable(name))
+		}
+		if err := s.Batch(unix.NFNL_SUBSYS_NFTABLES, 0, batch); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := s.Batch(unix.NFNL_SUBSYS_NFTABLES, 0, []Message{newTable("a")}); err != nil {
-		t.Fatal(err)
+	for i := range 100 { // more than there is room for
+		change(own, fmt.Sprintf("own%d", i), fmt.Sprintf("more%d", i))
 	}
+	change(other, "a", "b")
+	change(own, "c")
+	change(other, "last")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	var got []uint16
-	err = l.Run(ctx, func(h Header, m Message) {
-		if h.PortID != id {
-			t.Errorf("sender is %d, want %d", h.PortID, id)
+	var got []string
+	err = l.Run(ctx, func(m Message) {
+		attrs, err := Parse(m.Attrs)
+		if err != nil {
+			t.Error(err)
 		}
-		if got = append(got, m.Type&0xff); m.Type&0xff == unix.NFT_MSG_NEWGEN {
+		name := "generation"
+		if m.Type&0xff == unix.NFT_MSG_NEWTABLE {
+			name = attrs[unix.NFTA_TABLE_NAME].String()
+		}
+		if got = append(got, name); len(got) == 5 {
 			cancel()
 		}
 	}, func() { t.Error("notifications were lost") })
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("Run returned %v", err)
 	}
-	if len(got) != 2 || got[0] != unix.NFT_MSG_NEWTABLE {
-		t.Errorf("messages are %v", got)
+	if diff := cmp.Diff([]string{"a", "b", "generation", "last", "generation"}, got); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -29,7 +29,7 @@
 // the number, and the transaction planned from it carries the number along; the kernel refuses it (ERESTART) when somebody was
 // faster, and it is planned anew. A SyncTables that finds the generation it left behind knows without listing that nothing
 // changed. Since every program moves the number (kube-proxy does so all the time), a running Monitor replaces this test: it
-// hears which tables changed, tells its own Handle's transactions from others' by the sender's port id, and makes the Handle
+// hears which tables others changed (its own Handle's transactions are filtered out by the sender's port id), and makes the Handle
 // forget what it knew about just these.
 //
 // Sets marked Foreign belong to other writers, such as the CNI plugin, which enters host ports with AddElements from its own

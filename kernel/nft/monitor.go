@@ -19,8 +19,7 @@ const notificationBuffer = 8 << 20
 type Monitor struct {
 	handle   *Handle
 	listener *nfnl.Listener
-	own      uint32 // port id of the handle's socket
-	closed   bool   // guarded by handle.mu
+	closed   bool // guarded by handle.mu
 }
 
 // NewMonitor subscribes to the nftables notifications of the network namespace of the calling thread, which must be the one
@@ -34,13 +33,13 @@ func (h *Handle) newMonitor(buffer int) (*Monitor, error) {
 	if err != nil {
 		return nil, err
 	}
-	listener, err := nfnl.Listen(unix.NFNLGRP_NFTABLES, buffer)
+	listener, err := nfnl.Listen(unix.NFNLGRP_NFTABLES, buffer, own)
 	if err != nil {
 		return nil, err
 	}
 	clear(h.known) // what changed before has not been noticed
 	h.monitors++
-	return &Monitor{handle: h, listener: listener, own: own}, nil
+	return &Monitor{handle: h, listener: listener}, nil
 }
 
 // Close ends the subscription of a monitor that was not run; after Run it does nothing. From then on the handle goes by
@@ -58,7 +57,8 @@ func (m *Monitor) Close() error {
 }
 
 // Run calls emit for every table with kernel.TablePrefix that somebody else changed, once for each transaction, and with Lost
-// set when notifications were dropped. Changes by the handle itself and to the elements of foreign sets are not reported. It
+// set when notifications were dropped. Changes by the handle itself, which the kernel keeps from the monitor's socket, and to the
+// elements of Foreign and Dynamic sets are not reported; those of Bulk sets are. It
 // returns ctx.Err() when ctx is done, else why no more notifications can be had, and closes the monitor.
 func (m *Monitor) Run(ctx context.Context, emit func(kernel.Event)) error {
 	err := m.run(ctx, emit)
@@ -67,12 +67,12 @@ func (m *Monitor) Run(ctx context.Context, emit func(kernel.Event)) error {
 
 func (m *Monitor) run(ctx context.Context, emit func(kernel.Event)) error {
 	changed := make(map[tableID]bool) // of the transaction whose messages are being read; true: the table is gone
-	return m.listener.Run(ctx, func(h nfnl.Header, msg nfnl.Message) {
+	return m.listener.Run(ctx, func(msg nfnl.Message) {
 		if msg.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN {
 			m.flush(changed, emit)
 			return
 		}
-		if id, ours := m.tableOf(h, msg); ours {
+		if id, ours := m.tableOf(msg); ours {
 			changed[id] = msg.Type&0xff == unix.NFT_MSG_DELTABLE
 		}
 	}, func() {
@@ -93,10 +93,7 @@ func (m *Monitor) flush(changed map[tableID]bool, emit func(kernel.Event)) {
 }
 
 // tableOf returns the table that a notification is about, and whether it is to be reported.
-func (m *Monitor) tableOf(h nfnl.Header, msg nfnl.Message) (id tableID, ours bool) {
-	if h.PortID == m.own {
-		return id, false
-	}
+func (m *Monitor) tableOf(msg nfnl.Message) (id tableID, ours bool) {
 	attrs, err := nfnl.Parse(msg.Attrs)
 	if err != nil {
 		return id, false
@@ -117,5 +114,5 @@ func (h *Handle) isForeign(id tableID, name string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	img := h.known[id]
-	return img != nil && img.sets[name] != nil && img.sets[name].foreign
+	return img != nil && img.sets[name] != nil && img.sets[name].foreign && !img.sets[name].bulk
 }

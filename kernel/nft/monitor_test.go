@@ -164,3 +164,50 @@ func TestDriftIsRepairedInTime(t *testing.T) {
 		}
 	}
 }
+
+// TestMonitorAndBulk has the handle change more elements than the monitor's socket has room for, and others a few.
+func TestMonitorAndBulk(t *testing.T) {
+	h, log := open(t)
+	events := watch(t, h)
+	syncTables(t, h, choosing(kernel.FamilyIPv4))
+	listBulk(t, h)
+	const n, piece = 300_000, 10_000
+	all := endpoints(0, n)
+	for i := 0; i < n; i += piece {
+		changeElements(t, h, setChange("endpoints", nil, all[i:i+piece]...))
+	}
+	if got := until(t, events); len(got) > 0 {
+		t.Fatalf("own changes are reported: %v", got)
+	}
+	changed := []kernel.Event{{Kind: kernel.KindTable, Table: "twill-test"}}
+	other, _ := openHere(t)
+	changeElements(t, other, setChange("endpoints", keys(all[:2])))
+	if diff := cmp.Diff(changed, until(t, events), equateAddrs); diff != "" {
+		t.Errorf("a change by another handle: %s", diff)
+	}
+	nftScript(t, "add element ip twill-test services { 10.96.0.1 . tcp . 80 : 0:5 }")
+	if diff := cmp.Diff(changed, until(t, events), equateAddrs); diff != "" {
+		t.Errorf("a change by nft: %s", diff)
+	}
+	syncTables(t, h, choosing(kernel.FamilyIPv4))
+	nftScript(t, "add element ip twill-test seen { 10.96.0.1 timeout 1m }")
+	if got := until(t, events); len(got) > 0 {
+		t.Errorf("changes of a dynamic set are reported: %v", got)
+	}
+	wantWrites(t, log, 1)
+}
+
+// TestMonitorTellsTablesApart: what happens to one of our tables does not make the handle list the other.
+func TestMonitorTellsTablesApart(t *testing.T) {
+	h, _ := open(t)
+	events := watch(t, h)
+	syncTables(t, h, everything(), choosing(kernel.FamilyIPv4))
+	nftScript(t, "add element ip twill-test services { 10.96.0.1 . tcp . 80 : 0:5 }")
+	until(t, events)
+	if h.known[tableID{families[kernel.FamilyInet], "twill-test"}] == nil {
+		t.Error("the handle forgot a table that nobody touched")
+	}
+	if h.known[tableID{families[kernel.FamilyIPv4], "twill-test"}] != nil {
+		t.Error("the handle remembers a table that somebody touched")
+	}
+}
