@@ -137,7 +137,7 @@ func (c *Cluster) makeIdentities() error {
 	if err != nil {
 		return fmt.Errorf("certify kube-apiserver: %w", err)
 	}
-	tokens, err := ca.client("service-accounts") // its key signs tokens; nobody looks at the certificate
+	tokens, err := ca.client("service-accounts") // its key signs tokens; of the certificate, only the public key is used
 	if err != nil {
 		return fmt.Errorf("make the key of service accounts: %w", err)
 	}
@@ -201,13 +201,13 @@ func (c *Cluster) serverFlags() []string {
 		fmt.Sprintf("--secure-port=%d", c.options.Port),
 		"--tls-cert-file=" + file("server.crt"), "--tls-private-key-file=" + file("server.key"), "--client-ca-file=" + file("ca.crt"),
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-key-file=" + file("tokens.key"), "--service-account-signing-key-file=" + file("tokens.key"),
+		"--service-account-key-file=" + file("tokens.crt"), "--service-account-signing-key-file=" + file("tokens.key"),
 		"--service-cluster-ip-range=" + strings.Join(services, ","),
 		"--authorization-mode=Node,RBAC",
 		"--allow-privileged=true",
 		"--kubelet-preferred-address-types=InternalIP",
-		// It would refuse every Pod of a namespace whose default service account a controller manager has not made yet.
-		"--disable-admission-plugins=ServiceAccount",
+		// They wait for a controller manager: for the service account that every Pod has, and for the end of a new Node's taint.
+		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
 		// One client writes 10,000 objects; fairness among clients would make it wait.
 		"--enable-priority-and-fairness=false",
 	}

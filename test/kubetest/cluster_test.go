@@ -90,7 +90,7 @@ func TestObjects(t *testing.T) {
 	t.Run("node", func(t *testing.T) { testNode(t, c) })
 	t.Run("applied twice", func(t *testing.T) {
 		must(t, c.Apply(ctx, web))
-		must(t, c.Apply(ctx, strings.Replace(web, "type: LoadBalancer", "type: NodePort", 1)))
+		must(t, c.Apply(ctx, strings.NewReplacer("LoadBalancer", "NodePort", "[{ip: 198.51.100.7}]", "[]").Replace(web)))
 		var got service
 		must(t, c.Get(ctx, "/api/v1/namespaces/shop/services/web", &got))
 		if got.Spec.Type != "NodePort" {
@@ -203,7 +203,7 @@ func TestLaunchFails(t *testing.T) {
 		{"no programs", Options{Addr: netip.MustParseAddr("127.0.0.1"), Programs: "/nowhere"}, "make kube"},
 		{"no namespace", Options{Addr: netip.MustParseAddr("127.0.0.1"), Namespace: "/nowhere"}, "/nowhere"},
 		{"an unknown flag", Options{Addr: netip.MustParseAddr("127.0.0.1"), Args: []string{"--nonsense"}}, "unknown flag: --nonsense"},
-		{"an address of nobody", Options{Addr: netip.MustParseAddr("192.0.2.77")}, "192.0.2.77"},
+		{"an address of nobody", Options{Addr: netip.MustParseAddr("192.0.2.77")}, "cannot assign requested address"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -240,7 +240,7 @@ func TestProcessesEndWithAKilledTest(t *testing.T) {
 	must(t, err)
 	must(t, child.Start())
 	var etcd, server int
-	for lines := bufio.NewScanner(out); lines.Scan() && server == 0; {
+	for lines := bufio.NewScanner(out); server == 0 && lines.Scan(); {
 		_, _ = fmt.Sscanf(lines.Text(), "pids %d %d", &etcd, &server) // other lines are not ours
 	}
 	must(t, child.Process.Kill())

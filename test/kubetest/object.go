@@ -79,16 +79,33 @@ func (o object) path(k kind) string {
 func (c *Cluster) Apply(ctx context.Context, manifests string) error {
 	return c.each(ctx, manifests, "apply", func(o object, k kind) error {
 		path := o.path(k) + "/" + o.Metadata.Name
-		_, err := c.Do(ctx, Request{Method: http.MethodPatch, Path: path + "?fieldManager=kubetest&force=true", Body: o.json,
+		body, err := o.applied(k)
+		if err != nil {
+			return err
+		}
+		_, err = c.Do(ctx, Request{Method: http.MethodPatch, Path: path + "?fieldManager=kubetest&force=true", Body: body,
 			Type: "application/apply-patch+yaml"})
 		if err != nil || len(o.Status) == 0 || !k.status {
 			return err
 		}
-		// Not applied: a Node may have two addresses of one type, which is the key by which server-side apply merges them.
 		_, err = c.Do(ctx, Request{Method: http.MethodPatch, Path: path + "/status", Body: fmt.Appendf(nil, `{"status":%s}`, o.Status),
 			Type: "application/merge-patch+json"})
 		return err
 	})
+}
+
+// applied returns what a server-side apply sends: all but a status of its own path. That one cannot be applied, since a Node may have two
+// addresses of one type, which is the key by which server-side apply tells them apart.
+func (o object) applied(k kind) ([]byte, error) {
+	if len(o.Status) == 0 || !k.status {
+		return o.json, nil
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(o.json, &fields); err != nil {
+		return nil, err
+	}
+	delete(fields, "status")
+	return json.Marshal(fields)
 }
 
 // Create makes objects that do not exist yet, one after the other. It is faster than Apply, for many, and refuses what exists. A status is

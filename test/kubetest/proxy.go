@@ -3,7 +3,6 @@ package kubetest
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,11 +26,11 @@ type ProxyOptions struct {
 
 // KubeProxy is a kube-proxy that runs. Its methods may be called concurrently, except Kill, Restart and Close.
 type KubeProxy struct {
-	cluster         *Cluster
-	options         ProxyOptions
-	dir             string
-	health, metrics netip.AddrPort
-	process         *process
+	cluster *Cluster
+	options ProxyOptions
+	dir     string
+	metrics netip.AddrPort
+	process *process
 }
 
 // LaunchKubeProxy starts a kube-proxy as the user system:kube-proxy and waits until its rules are in the kernel for the first time. It
@@ -74,7 +73,7 @@ func (p *KubeProxy) Log() string { return tail(p.process.log) }
 
 // Metrics returns what /metrics says.
 func (p *KubeProxy) Metrics(ctx context.Context) (string, error) {
-	text, err := p.ask(ctx, p.metrics, "/metrics")
+	text, err := p.ask(ctx, "/metrics")
 	return string(text), err
 }
 
@@ -104,9 +103,6 @@ func (p *KubeProxy) configure() error {
 	text, err := yaml.Marshal(config)
 	if err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
-	}
-	if p.health, err = local(config["healthzBindAddress"]); err != nil {
-		return fmt.Errorf("read healthzBindAddress: %w", err)
 	}
 	if p.metrics, err = local(config["metricsBindAddress"]); err != nil {
 		return fmt.Errorf("read metricsBindAddress: %w", err)
@@ -144,7 +140,7 @@ func (p *KubeProxy) start(ctx context.Context) error {
 	return p.process.await(ctx, p.cluster.options.Timeout, func(ctx context.Context) error { return p.synced(ctx, families) })
 }
 
-// families returns those that kube-proxy serves, by the names of its health report.
+// families returns those that kube-proxy serves, by the names in its metrics.
 func (p *KubeProxy) families() ([]string, error) {
 	families := []string{"IPv4"}
 	err := inside(p.options.Namespace, func() error {
@@ -163,32 +159,26 @@ func (p *KubeProxy) families() ([]string, error) {
 	return families, nil
 }
 
-// synced returns nil when the rules of all families have been written. /healthz says 200 from the moment it listens; but it lists a family
-// only after that family's first success (pkg/proxy/healthcheck/proxy_health.go).
+// synced returns nil when the rules of all families have been written. /healthz cannot say so: it is content, and lists the families, before
+// the first of them is (Proxier.SyncLoop in pkg/proxy). The metric has a value for a family after its first success.
 func (p *KubeProxy) synced(ctx context.Context, families []string) error {
-	text, err := p.ask(ctx, p.health, "/healthz")
+	text, err := p.Metrics(ctx)
 	if err != nil {
 		return err
 	}
-	var report struct {
-		Status map[string]struct{ Healthy bool }
-	}
-	if err := json.Unmarshal(text, &report); err != nil {
-		return fmt.Errorf("understand /healthz: %w", err)
-	}
 	for _, family := range families {
-		if !report.Status[family].Healthy {
-			return fmt.Errorf("no rules of %s yet: %s", family, text)
+		if !strings.Contains(text, fmt.Sprintf("\nkubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=%q} ", family)) {
+			return fmt.Errorf("the rules of %s are not written", family)
 		}
 	}
 	return nil
 }
 
-// ask sends a request from kube-proxy's own namespace.
-func (p *KubeProxy) ask(ctx context.Context, at netip.AddrPort, path string) ([]byte, error) {
+// ask sends a request to the port of the metrics, from kube-proxy's own namespace.
+func (p *KubeProxy) ask(ctx context.Context, path string) ([]byte, error) {
 	t := transport(p.options.Namespace)
 	t.DisableKeepAlives = true
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+at.String()+path, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.metrics.String()+path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("ask kube-proxy for %s: %w", path, err)
 	}

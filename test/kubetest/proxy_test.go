@@ -21,6 +21,7 @@ kind: Service
 metadata: {name: web}
 spec:
   ipFamilyPolicy: RequireDualStack
+  clusterIP: 10.96.0.80
   clusterIPs: [10.96.0.80, "fd00:96::80"]
   ports: [{port: 80, targetPort: 8080}]
 ---
@@ -84,9 +85,9 @@ func TestKubeProxyFollowsAndOutlives(t *testing.T) {
 func TestKubeProxyFails(t *testing.T) {
 	c := Start(t, Options{Addr: netip.MustParseAddr("127.0.0.1")})
 	for name, config := range map[string]string{
-		"an unknown key":       "nonsense: 1",
-		"no YAML":              "{",
-		"an address is no one": "healthzBindAddress: 7",
+		"an unknown mode":        "mode: nonsense",
+		"no YAML":                "{",
+		"a number as an address": "metricsBindAddress: 7",
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, err := c.LaunchKubeProxy(t.Context(), ProxyOptions{Node: "a", Config: config})
@@ -118,7 +119,8 @@ func proxied(t *testing.T) (*Cluster, *peertest.Host) {
 
 // reach connects from a host and checks who answers.
 func reach(ctx context.Context, from *peertest.Host, address, want string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	// Shorter than the second after which TCP would try again: a Service may come between.
+	ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer cancel()
 	var conn net.Conn
 	err := inside(from.Namespace, func() (err error) {
