@@ -113,7 +113,9 @@ func keepNodePorts(to, from *corev1.ServiceSpec) {
 			continue
 		}
 		for _, had := range from.Ports {
-			taken := func(other corev1.ServicePort) bool { return other.NodePort == had.NodePort && other.Protocol == p.Protocol }
+			taken := func(other corev1.ServicePort) bool {
+				return other.NodePort == had.NodePort && other.Protocol == p.Protocol
+			}
 			if had.Port == p.Port && had.Protocol == p.Protocol && !slices.ContainsFunc(to.Ports, taken) {
 				p.NodePort = had.NodePort
 			}
