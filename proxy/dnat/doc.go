@@ -1,0 +1,2 @@
+// Package dnat turns what Services mean on this node into an nftables table.
+package dnat

@@ -1,0 +1,192 @@
+package dnat
+
+import (
+	"net/netip"
+
+	"github.com/twill-cni/twill/kernel"
+)
+
+// TableName is the name of the proxy's tables, one of family ip and one of family ip6.
+const TableName = kernel.TablePrefix + "proxy"
+
+// The sets and maps of the table. K stands for the destination's address, protocol and port.
+const (
+	setServices   = "services"          // K -> number of the frontend's plan
+	setInside     = "inside"            // K -> number of its plan for clients inside of the cluster, where that differs
+	setEndpoints  = "endpoints"         // K . slot -> address . port
+	setSlots      = "slots"             // K . slot -> member
+	setMembers    = "members"           // K . member -> address . port
+	setClusterIPs = "cluster-addresses" // addresses of type ClusterIP
+	setHairpin    = "hairpin"           // endpoint . the same endpoint
+
+	setPlans           = "plans"        // number -> goto the plan's chain
+	setInsidePlans     = "inside-plans" // the same for plans with Inside: one map for both would be a loop to the kernel
+	setAffinity        = "affinity"     // client . K -> member
+	setRanges          = "ranges"       // K . client's network
+	setPods            = "pods"
+	setNodePods        = "node-pods"
+	setServiceNetworks = "service-networks"
+)
+
+// PlanSets are the names of the maps of plan numbers, whose elements Adopt wants to see.
+func PlanSets() []string { return []string{setPlans, setInsidePlans} }
+
+const (
+	// insideOffset is the slot from which on a frontend's slots are those for clients inside of the cluster. No frontend has more slots.
+	insideOffset = 65536
+	// seed makes every node hash alike: with Maglev tables of their own, they then choose alike.
+	seed = 0x7477696c
+
+	addrTypeLocal = 2      // RTN_LOCAL
+	ctInvalid     = 1      // NF_CT_STATE_INVALID_BIT
+	ctStatusDNAT  = 1 << 5 // IPS_DST_NAT
+)
+
+// Config is what the table depends on beside the Services. Networks of the other family are left out.
+type Config struct {
+	Family          kernel.TableFamily // FamilyIPv4 or FamilyIPv6
+	PodNetworks     []netip.Prefix     // of the whole cluster
+	NodePodNetworks []netip.Prefix     // of this node's pods
+	ServiceNetworks []netip.Prefix     // the ranges of ClusterIPs: one that no Service has is dropped
+	MasqueradeBit   uint8              // of the packet mark, 0 to 31
+	MasqueradeAll   bool               // connections to ClusterIPs get the node's address whoever the client is
+	// DropInvalid drops forwarded packets that belong to no connection, as conntrack sees it. A reply that is out of the window is not
+	// translated back, and would make the client reset its connection (kubernetes #74839).
+	DropInvalid  bool
+	AffinitySize uint32 // the most clients that are remembered; above, a client's address alone decides
+}
+
+func (c Config) v6() bool { return c.Family == kernel.FamilyIPv6 }
+
+// words are the parts of rules that differ between the families.
+type words struct {
+	Config
+	saddr, daddr kernel.Field
+	addr         kernel.Type
+	mark         uint32
+}
+
+func (c Config) words() words {
+	w := words{Config: c, saddr: kernel.FieldIPSaddr, daddr: kernel.FieldIPDaddr, addr: kernel.TypeIPv4Addr, mark: 1 << c.MasqueradeBit}
+	if c.v6() {
+		w.saddr, w.daddr, w.addr = kernel.FieldIP6Saddr, kernel.FieldIP6Daddr, kernel.TypeIPv6Addr
+	}
+	return w
+}
+
+// key returns K, followed by more operands.
+func (w words) key(more ...kernel.Operand) []kernel.Operand {
+	return append([]kernel.Operand{w.daddr, kernel.FieldL4Proto, kernel.FieldDport}, more...)
+}
+
+// client returns the key of the affinity map.
+func (w words) client() []kernel.Operand { return append([]kernel.Operand{w.saddr}, w.key()...) }
+
+// Skeleton returns the table without what its Bulk sets hold: the fixed chains, the chains of the given plans, and ranges, which are the
+func Skeleton(c Config, plans []NumberedPlan, ranges []kernel.Element) kernel.Table {
+	w := c.words()
+	t := kernel.Table{Family: c.Family, Name: TableName, Sets: w.sets(), Chains: w.fixedChains()}
+	seen := map[string]bool{}
+	var main, inside []kernel.Element
+	for _, p := range plans {
+		chains := w.chains(p.Plan)
+		e := kernel.Element{Key: []kernel.Datum{{Number: p.Number}},
+			Value: []kernel.Datum{{Verdict: &kernel.Verdict{Kind: kernel.Goto, Chain: chains[0].Name}}}}
+		if p.Plan.Inside {
+			inside = append(inside, e)
+		} else {
+			main = append(main, e)
+		}
+		for _, chain := range chains {
+			if !seen[chain.Name] {
+				seen[chain.Name] = true
+				t.Chains = append(t.Chains, chain)
+			}
+		}
+	}
+	for i := range t.Sets {
+		switch s := &t.Sets[i]; s.Name {
+		case setPlans:
+			s.Elements = main
+		case setInsidePlans:
+			s.Elements = inside
+		case setRanges:
+			s.Elements = ranges
+		}
+	}
+	return t
+}
+
+// NumberedPlan is a plan with the number that stands for it in the kernel.
+type NumberedPlan struct {
+	Number uint32
+	Plan   Plan
+}
+
+func (w words) sets() []kernel.Set {
+	k := func(more ...kernel.Type) []kernel.Type {
+		return append([]kernel.Type{w.addr, kernel.TypeInetProto, kernel.TypeInetService}, more...)
+	}
+	number, target := []kernel.Type{kernel.TypePriority}, []kernel.Type{w.addr, kernel.TypeInetService}
+	verdict := []kernel.Type{kernel.TypeVerdict}
+	network := func(name, comment string, networks []netip.Prefix) kernel.Set {
+		return kernel.Set{Name: name, Comment: comment, Key: []kernel.Type{w.addr}, Interval: true, Elements: prefixElements(networks, w.v6())}
+	}
+	return []kernel.Set{
+		{Name: setServices, Comment: "frontend -> plan", Key: k(), Value: number, Bulk: true},
+		{Name: setInside, Comment: "frontend -> plan for clients inside of the cluster", Key: k(), Value: number, Bulk: true},
+		{Name: setEndpoints, Comment: "frontend, slot -> endpoint", Key: k(kernel.TypeNumber), Value: target, Bulk: true},
+		{Name: setSlots, Comment: "frontend with affinity, slot -> member", Key: k(kernel.TypeNumber), Value: number, Bulk: true},
+		{Name: setMembers, Comment: "frontend with affinity, member -> endpoint", Key: k(kernel.TypePriority), Value: target, Bulk: true},
+		{Name: setAffinity, Comment: "client, frontend -> member; written by packets",
+			Key: append([]kernel.Type{w.addr}, k()...), Value: number, Size: max(w.AffinitySize, 1), Dynamic: true, Foreign: true, Timeout: true},
+		{Name: setClusterIPs, Comment: "other ports of these are rejected", Key: []kernel.Type{w.addr}, Bulk: true},
+		{Name: setHairpin, Comment: "endpoints of this node, to themselves", Key: []kernel.Type{w.addr, w.addr}, Bulk: true},
+		{Name: setPlans, Comment: "plan -> chain", Key: number, Value: verdict},
+		{Name: setInsidePlans, Comment: "plan for clients inside of the cluster -> chain", Key: number, Value: verdict},
+		{Name: setRanges, Comment: "guarded frontend, client that is allowed", Key: k(w.addr), Interval: true},
+		network(setPods, "pods of the cluster", w.PodNetworks),
+		network(setNodePods, "pods of this node", w.NodePodNetworks),
+		network(setServiceNetworks, "where nobody has an address, packets are dropped", w.ServiceNetworks),
+	}
+}
+
+func rule(exprs ...kernel.Expr) kernel.Rule { return kernel.Rule{Exprs: exprs} }
+
+func (w words) fixedChains() []kernel.Chain {
+	const dispatch, inside = "dispatch", insideChain
+	chains := []kernel.Chain{
+		{Name: "prerouting", Hook: &kernel.Hook{Type: "nat", Hook: "prerouting", Priority: -100},
+			Rules: []kernel.Rule{rule(kernel.Verdict{Kind: kernel.Jump, Chain: dispatch})}},
+		{Name: "output", Hook: &kernel.Hook{Type: "nat", Hook: "output", Priority: -100},
+			Rules: []kernel.Rule{rule(kernel.Verdict{Kind: kernel.Jump, Chain: dispatch})}},
+		{Name: "postrouting", Hook: &kernel.Hook{Type: "nat", Hook: "postrouting", Priority: 100}, Rules: w.postrouting()},
+		{Name: dispatch, Rules: []kernel.Rule{
+			rule(kernel.SetPriority{Fields: w.key(), Map: setServices}, kernel.VerdictMap{Fields: []kernel.Operand{kernel.FieldPriority}, Map: setPlans}),
+			rule(kernel.Lookup{Fields: []kernel.Operand{w.daddr}, Set: setClusterIPs}, kernel.Reject{}),
+			rule(kernel.Lookup{Fields: []kernel.Operand{w.daddr}, Set: setServiceNetworks}, kernel.Verdict{Kind: kernel.Drop}),
+		}},
+		{Name: inside, Rules: []kernel.Rule{
+			rule(kernel.SetPriority{Fields: w.key(), Map: setInside}, kernel.VerdictMap{Fields: []kernel.Operand{kernel.FieldPriority}, Map: setInsidePlans}),
+			rule(kernel.Verdict{Kind: kernel.Drop}),
+		}},
+	}
+	if w.DropInvalid {
+		chains = append(chains, kernel.Chain{Name: "forward", Hook: &kernel.Hook{Type: "filter", Hook: "forward"}, Rules: []kernel.Rule{
+			rule(kernel.Compare{Field: kernel.FieldCTState, Mask: ctInvalid, Value: kernel.Datum{Number: ctInvalid}}, kernel.Verdict{Kind: kernel.Drop})}})
+	}
+	return chains
+}
+
+// postrouting undoes what is only for between the hooks, and gives the node's address to connections that need it.
+func (w words) postrouting() []kernel.Rule {
+	marked := kernel.Compare{Field: kernel.FieldMark, Mask: w.mark, Value: kernel.Datum{Number: w.mark}}
+	masquerade := kernel.Masquerade{FullyRandom: true}
+	return []kernel.Rule{
+		// A member's number is still in the priority of what the node itself sends. A queueing discipline might take it for one of its classes.
+		rule(kernel.Compare{Field: kernel.FieldPriority, Mask: memberBit, Value: kernel.Datum{Number: memberBit}}, kernel.SetPriority{}),
+		rule(marked, kernel.SetMark{Mask: w.mark}, masquerade),
+		rule(kernel.Compare{Field: kernel.FieldCTStatus, Mask: ctStatusDNAT, Value: kernel.Datum{Number: ctStatusDNAT}},
+			kernel.Lookup{Fields: []kernel.Operand{w.saddr, w.daddr}, Set: setHairpin}, masquerade),
+	}
+}
