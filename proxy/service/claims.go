@@ -28,11 +28,13 @@ type Claims struct {
 	services  map[store.ObjectName]*claimant
 	sole      map[FrontendKey]*claimant   // frontends that one Service claims
 	contested map[FrontendKey][]*claimant // frontends that several claim, the winner first
+	dirty     []*claimant                 // who may have something else than before; only during Apply
 }
 
 // A claimant is a Service that claims frontends: all that it resolved to, and what it has of them.
 type claimant struct {
 	claimed, effective *Service
+	dirty              bool // it is in Claims.dirty
 }
 
 // NewClaims returns Claims without a Service.
@@ -44,11 +46,10 @@ func NewClaims() *Claims {
 	}
 }
 
-// Apply takes changes of what Services claim, one for a Service at most, and returns the changes of what they have, sorted by name:
+// Apply takes changes of what Services claim, the last one of a Service counts, and returns the changes of what they have, sorted by name:
 // those of the Services themselves and of others that lose or get a frontend by it. Old of each change is ignored. The cost is that of the
 // changed Services, and of the frontends that they contest.
 func (c *Claims) Apply(changes []Change) []Change {
-	dirty := map[*claimant]store.ObjectName{}
 	for _, ch := range changes {
 		name := ch.name()
 		s := c.services[name]
@@ -59,18 +60,22 @@ func (c *Claims) Apply(changes []Change) []Change {
 			s = &claimant{}
 			c.services[name] = s
 		}
-		dirty[s] = name
-		c.replace(s, ch.New, dirty)
+		c.mark(s)
+		c.replace(s, ch.New)
 	}
-	out := make([]Change, 0, len(dirty))
-	for s, name := range dirty {
-		had := s.effective
-		if now := c.effective(s); !now.Equal(had) {
-			s.effective = now
-			out = append(out, Change{Old: had, New: now})
+	out := make([]Change, 0, len(c.dirty))
+	for _, s := range c.dirty {
+		s.dirty = false
+		ch := Change{Old: s.effective, New: c.effective(s)}
+		if !ch.New.Equal(ch.Old) {
+			s.effective = ch.New
+			out = append(out, ch)
 		}
-		if s.claimed == nil {
-			delete(c.services, name)
+	}
+	c.dirty = nil
+	for _, ch := range changes {
+		if s := c.services[ch.name()]; s != nil && s.claimed == nil {
+			delete(c.services, ch.name())
 		}
 	}
 	slices.SortFunc(out, func(a, b Change) int { return a.name().Compare(b.name()) })
@@ -95,9 +100,9 @@ func (c *Claims) Get(name store.ObjectName) *Service {
 	return nil
 }
 
-// replace makes now what s claims, and adds to dirty everybody whom that can concern. Frontends that are claimed as before are not
+// replace makes now what s claims, and marks everybody whom that can concern. Frontends that are claimed as before are not
 // touched: a change of endpoints alone moves nothing.
-func (c *Claims) replace(s *claimant, now *Service, dirty map[*claimant]store.ObjectName) {
+func (c *Claims) replace(s *claimant, now *Service) {
 	was := s.claimed
 	keep := was != nil && now != nil && was.Created.Equal(now.Created)
 	var left, right []Frontend
@@ -134,15 +139,15 @@ func (c *Claims) replace(s *claimant, now *Service, dirty map[*claimant]store.Ob
 		}
 	}
 	for _, k := range gone {
-		c.release(k, s, dirty)
+		c.release(k, s)
 	}
 	s.claimed = now
 	for _, k := range come {
-		c.claim(k, s, dirty)
+		c.claim(k, s)
 	}
 }
 
-func (c *Claims) claim(k FrontendKey, s *claimant, dirty map[*claimant]store.ObjectName) {
+func (c *Claims) claim(k FrontendKey, s *claimant) {
 	rivals := c.contested[k]
 	if rivals == nil {
 		other := c.sole[k]
@@ -156,17 +161,17 @@ func (c *Claims) claim(k FrontendKey, s *claimant, dirty map[*claimant]store.Obj
 	at, _ := slices.BinarySearchFunc(rivals, s, func(a, b *claimant) int { return compareClaims(k, a.claimed, b.claimed) })
 	rivals = slices.Insert(rivals, at, s)
 	c.contested[k] = rivals
-	mark(dirty, rivals)
+	c.mark(rivals...)
 }
 
-func (c *Claims) release(k FrontendKey, s *claimant, dirty map[*claimant]store.ObjectName) {
+func (c *Claims) release(k FrontendKey, s *claimant) {
 	rivals := c.contested[k]
 	if rivals == nil {
 		delete(c.sole, k)
 		return
 	}
 	rivals = slices.DeleteFunc(rivals, func(r *claimant) bool { return r == s })
-	mark(dirty, rivals)
+	c.mark(rivals...)
 	if len(rivals) > 1 {
 		c.contested[k] = rivals
 		return
@@ -175,9 +180,12 @@ func (c *Claims) release(k FrontendKey, s *claimant, dirty map[*claimant]store.O
 	c.sole[k] = rivals[0]
 }
 
-func mark(dirty map[*claimant]store.ObjectName, all []*claimant) {
+func (c *Claims) mark(all ...*claimant) {
 	for _, s := range all {
-		dirty[s] = s.claimed.Name
+		if !s.dirty {
+			s.dirty = true
+			c.dirty = append(c.dirty, s)
+		}
 	}
 }
 

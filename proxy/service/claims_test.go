@@ -152,6 +152,9 @@ func TestClaimsChange(t *testing.T) {
 			t.Errorf("%s: want -, got +:\n%s", step.name, diff)
 		}
 	}
+	if changes := claims.Apply([]service.Change{{New: younger}, {Old: younger}}); len(changes) != 0 || len(claims.All()) != 2 {
+		t.Errorf("one that comes and goes at once changes nothing, but for %d Services", len(changes))
+	}
 	if claims.Get(objectName("younger")) != nil || claims.Get(objectName("older")) != reborn {
 		t.Error("a Service that loses nothing is the one that was given, and one that went is gone")
 	}

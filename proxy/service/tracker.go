@@ -64,8 +64,8 @@ func (n *Node) equal(o *Node) bool {
 // Apply takes what the store tells.
 func (t *Tracker) Apply(c store.ServiceChanges) {
 	if c.Reset {
+		t.complete, t.all = true, true
 		t.forget(c)
-		t.complete = true
 	}
 	for name, s := range c.Services {
 		t.setService(name, s)
@@ -125,7 +125,9 @@ func (t *Tracker) touch(name store.ObjectName) *tracked {
 		s = &tracked{}
 		t.services[name] = s
 	}
-	t.dirty[name] = struct{}{}
+	if !t.all {
+		t.dirty[name] = struct{}{}
+	}
 	return s
 }
 

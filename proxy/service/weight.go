@@ -64,6 +64,9 @@ func schedulerNames() string {
 }
 
 func weightWarnings(w weights, s Scheduler) []string {
+	if len(w) == 0 {
+		return nil
+	}
 	var warnings []string
 	differ := false
 	for _, key := range slices.Sorted(maps.Keys(w)) {
