@@ -29,11 +29,11 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// serve answers every TCP connection to a host's port 8080 with a name.
-func serve(t *testing.T, h *peertest.Host, name string) {
+// serve answers every TCP connection to port 8080 of a namespace with a name.
+func serve(t *testing.T, namespace, name string) {
 	t.Helper()
 	var listener net.Listener
-	must(t, inside(h.Namespace, func() (err error) {
+	must(t, inside(namespace, func() (err error) {
 		listener, err = net.Listen("tcp", ":8080")
 		return err
 	}))
