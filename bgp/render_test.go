@@ -61,6 +61,7 @@ func TestNextHops(t *testing.T) {
 		learned("198.18.1.1/32", "198.18.1.2"),             // two that lead to each other
 		learned("198.18.1.2/32", "198.18.1.1"),             //
 		learned("198.18.2.0/24", "192.0.2.2", "192.0.2.3"), // two ways
+		learned("2001:db8:c::/64", "192.0.2.2"),            // of the wrong family
 	}
 	tests := []struct {
 		name  string
@@ -87,6 +88,13 @@ func TestNextHops(t *testing.T) {
 		{"this node", learned("10.5.2.0/24", "192.0.2.1"), nil, "is this node itself"},
 		{"a pod of this node", learned("10.5.2.0/24", "10.5.1.7"), nil, "is in this node's pod subnet"},
 		{"not unicast", learned("10.5.2.0/24", "224.0.0.5"), nil, "is no unicast address"},
+		{"IPv4 by way of IPv6", learned("10.5.2.0/24", "2001:db8::2"), []kernel.NextHop{hop("2001:db8::2", "eth0")}, ""},
+		{"IPv6 by way of IPv4", learned("fd00:5:0:2::/64", "192.0.2.2"), nil, "is no IPv6 address, which an IPv6 route needs"},
+		{"IPv6 by way of IPv4 behind a router", learned("fd00:5:0:2::/64", "100.64.0.1"), nil, "is no IPv6 address"},
+		{"IPv6 by way of mapped IPv4", learned("fd00:5:0:2::/64", "::ffff:192.0.2.2"), nil, "is no IPv6 address"},
+		{"IPv6 by way of IPv6 that is reached by IPv4", learned("fd00:5:0:2::/64", "2001:db8:c::1"), nil, "is no IPv6 address"},
+		{"IPv6 behind the overlay, by way of IPv4", learned("fd00:99::/64", "198.51.100.9"),
+			[]kernel.NextHop{{Gateway: netip.MustParseAddr("fd00:5:0:9::"), Link: "flannel-v6.1", OnLink: true}}, ""},
 		{"nowhere", learned("fd00:5:0:2::/64", "2001:db8:7::1"), nil, "neither on eth0 nor reached by any route"},
 		{"no next hop", learned("10.5.2.0/24"), nil, "has no next hop"},
 		{"this node's own subnet", learned("10.5.1.0/24", "192.0.2.2"), nil, "is within 10.5.1.0/24"},

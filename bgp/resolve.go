@@ -88,6 +88,9 @@ func (r *resolver) find(q resolution, depth int) ([]kernel.NextHop, error) {
 	if hops := tunnel(r.tunnels[addr], q.ipv6); hops != nil {
 		return hops, nil
 	}
+	if q.ipv6 && (addr.Is4() || addr.Is4In6()) { // the kernel has the other way round only (RFC 8950)
+		return nil, fmt.Errorf("next hop %s is no IPv6 address, which an IPv6 route needs", addr)
+	}
 	if r.uplink.OnLink(addr) {
 		return []kernel.NextHop{{Gateway: addr, Link: r.uplink.Name}}, nil
 	}

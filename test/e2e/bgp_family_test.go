@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,5 +99,41 @@ func TestBGPBothFamiliesOverIPv6(t *testing.T) {
 				t.Errorf("sessions %+v", all)
 			}
 		})
+	}
+}
+
+// An IPv6 prefix whose next hop is no IPv6 address of a router stays out of the kernel, and keeps nothing else out.
+func TestBGPNextHopOfTheOtherFamily(t *testing.T) {
+	t.Parallel()
+	l := upBGP(t, lab.Options{Nodes: 1, Family: lab.DualStack, PodsPerNode: 1})
+	node, tor := l.Nodes()[0], outsider(t, l, "tor")
+	four, six := address(t, tor, false), address(t, tor, true)
+	must(t, node.SetBGPConfig(fmt.Appendf(nil, "peers:\n- {name: tor, address: %s, as: %d, passive: true}\n", four, rackAS)))
+	raw := peertest.DialRaw(t, peertest.At(t, tor.Netns().Path()), netip.AddrPortFrom(address(t, node, false), 179), rackAS)
+	send := func(prefix string, hop []byte) {
+		p := netip.MustParsePrefix(prefix)
+		reach := slices.Concat([]byte{0, 2, 1, byte(len(hop))}, hop, []byte{0, byte(p.Bits())}, p.Addr().AsSlice()[:p.Bits()/8])
+		raw.Send(peertest.Update(slices.Concat(bgpOrigin, bgpASPath, peertest.Attribute(0x80, 14, reach...))))
+	}
+	mapped := four.As16()
+	for i, hop := range [][]byte{four.AsSlice(), mapped[:], netip.MustParseAddr("fe80::1").AsSlice()} {
+		bad, good := fmt.Sprintf("2001:db8:bad:%d::/64", 1+i), fmt.Sprintf("2001:db8:600d:%d::/64", 1+i)
+		send(bad, hop)
+		send(good, six.AsSlice())
+		leads(t, node, good, six)
+		leads(t, node, bad)
+		shown := twillctl(t, "bgp", "routes", "--lab-node", node.Name, "--name", l.Name())
+		for line := range strings.Lines(shown.stdout) {
+			if strings.HasPrefix(line, bad) {
+				t.Log(strings.TrimSpace(line))
+				if strings.HasSuffix(strings.TrimSpace(line), " -") {
+					t.Errorf("it does not say why the kernel does not get it: %s", line)
+				}
+			}
+		}
+		must(t, ready(t, node))
+	}
+	if s, err := peerState(t, l, node, "tor"); err != nil || !s.Established() {
+		t.Errorf("%+v, %v", s, err)
 	}
 }
