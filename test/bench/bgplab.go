@@ -25,7 +25,7 @@ func (b bench) withBGPLab(options lab.Options, measure func(context.Context, *la
 
 // runBGPThroughput is runOverlay without the overlay.
 func runBGPThroughput(b bench) error {
-	return b.withBGPLab(lab.Options{Nodes: 2, PodsPerNode: 1}, func(ctx context.Context, l *lab.Lab) error { return b.compareWays(ctx, l, 20) })
+	return b.withBGPLab(lab.Options{Nodes: 2, PodsPerNode: 1}, func(ctx context.Context, l *lab.Lab) error { return b.compareWays(ctx, l, lab.BGP) })
 }
 
 // machine adds a machine to the underlay that is no node of the cluster: programs of others run there.

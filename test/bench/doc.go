@@ -9,5 +9,7 @@
 // The bgp- scenarios are labs of ctl/lab that route, with BIRD and FRR on machines beside the nodes (bgplab.go). What a rival has done is read from
 // the kernel's own notifications in its namespace (bgproutes.go), never by asking the rival.
 //
+// overlay and bgp-throughput show what of the way between pods is the kernel's: they make the same way by hand, with ip, bridge, nft and tc (byhand.go).
+//
 // The machine's speed drifts, so rivals take turns within one measurement, and what counts is the ratio of their medians.
 package main
