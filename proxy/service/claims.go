@@ -50,6 +50,10 @@ func NewClaims() *Claims {
 // those of the Services themselves and of others that lose or get a frontend by it. Old of each change is ignored. The cost is that of the
 // changed Services, and of the frontends that they contest.
 func (c *Claims) Apply(changes []Change) []Change {
+	if len(c.services) == 0 { // grow once
+		c.services = make(map[store.ObjectName]*claimant, len(changes))
+		c.sole = make(map[FrontendKey]*claimant, len(changes))
+	}
 	for _, ch := range changes {
 		name := ch.name()
 		s := c.services[name]

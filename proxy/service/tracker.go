@@ -84,6 +84,11 @@ func (t *Tracker) Apply(c store.ServiceChanges) {
 
 // forget removes what a reset does not name.
 func (t *Tracker) forget(c store.ServiceChanges) {
+	if len(t.services) == 0 { // the first one: grow once
+		t.services = make(map[store.ObjectName]*tracked, len(c.Services))
+		t.slices = make(map[store.ObjectName]*slice, len(c.Slices))
+		return
+	}
 	for name := range t.slices {
 		if c.Slices[name] == nil {
 			t.setSlice(name, nil)
