@@ -1,4 +1,4 @@
-// Package kerneltest is a kernel in memory for tests: Kernel stands for kernel.Kernel, Tables for kernel.Tables. It
+// Package kerneltest is a kernel in memory for tests: Kernel stands for kernel.Kernel, Tables for kernel.BulkTables. It
 // behaves as the real one does where that matters to a reconciler.
 //
 //	Apply... ──► validate ──► put / remove ──► violations ──► events
@@ -13,6 +13,8 @@
 //   - a link that is deleted takes its entries with it; one that is set down, or loses its last IPv4 address, takes its routes and
 //     neighbours with it, the IPv4 routes without a notification (net/ipv4/fib_frontend.c, fib_disable_ip);
 //   - a VXLAN device whose attributes differ is made again and is empty then;
+//   - a table with a verdict to a chain that is not there, or a lookup in such a set, is refused whole; elements of Bulk sets are
+//     checked against what there is, and a set that had to be made is empty;
 //   - replacing an object by an equal one is notified, removing what is not there is not.
 //
 // An upsert of a route whose on-link gateway has no neighbour, or of a neighbour whose MAC has no FDB entry, works as

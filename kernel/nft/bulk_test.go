@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/kernel/kerneltest"
 )
 
 // endpoint returns the i-th entry of the map `endpoints` of table choosing, which leads to the given port.
@@ -290,4 +291,9 @@ func BenchmarkEncodeChange(b *testing.B) {
 		w.write(unix.NFT_MSG_NEWSETELEM, "endpoints", len(c.Add), func(i int) kernel.Entry { return c.Add[i] })
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(all)), "ns/element")
+}
+
+func TestBulkContract(t *testing.T) {
+	h, _ := open(t)
+	kerneltest.BulkContract(t, h)
 }
