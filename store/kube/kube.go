@@ -1,0 +1,117 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+)
+
+// Client talks to the Kubernetes API. Its methods may be called concurrently.
+type Client struct {
+	api  kubernetes.Interface
+	node string
+	log  *slog.Logger
+
+	mu     sync.Mutex
+	errors map[string]error // by kind: of the last list or watch, until one goes well
+}
+
+// Open makes a client for the API server that the kubeconfig file names; without a file, for that of the cluster whose pod this is. It
+// does not talk to the server yet. node is the name of this node.
+func Open(kubeconfig, node string, log *slog.Logger) (*Client, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %q: %w", kubeconfig, err)
+	}
+	config.UserAgent = "twilld"
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	config.QPS = -1 // a handful of watches; the server's own priority and fairness bounds them
+	api, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %q: %w", kubeconfig, err)
+	}
+	return &Client{api: api, node: node, log: log, errors: map[string]error{}}, nil
+}
+
+// Health returns nil when the API server answered the last time, else the errors of what could not be listed or watched. It does no
+// I/O.
+func (c *Client) Health() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for kind, err := range c.errors {
+		errs = append(errs, fmt.Errorf("%s: %w", kind, err))
+	}
+	return errors.Join(errs...)
+}
+
+// note keeps the outcome of a list or watch, and logs an error that is new.
+func (c *Client) note(ctx context.Context, kind string, err error) {
+	if ctx.Err() != nil || apierrors.IsResourceExpired(err) {
+		return // the end, or a watch that has to begin with a list
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old := c.errors[kind]
+	if err == nil {
+		if old != nil {
+			c.log.Info("Kubernetes API answers again", "kind", kind)
+		}
+		delete(c.errors, kind)
+		return
+	}
+	c.errors[kind] = err
+	if old == nil || old.Error() != err.Error() {
+		c.log.Warn("Kubernetes API: what is known stays in force", "kind", kind, "err", err)
+	}
+}
+
+// reflect delivers all objects of a kind to the store until ctx ends.
+func (c *Client) reflect(ctx context.Context, kind string, lw *cache.ListWatch, example runtime.Object, to cache.ReflectorStore) {
+	// client-go's own lines are of interest when one looks for a fault; what matters is noted.
+	ctx = klog.NewContext(ctx, logr.FromSlogHandler(quiet{c.log.Handler()}))
+	noted := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			list, err := lw.ListWithContextFunc(ctx, o)
+			c.note(ctx, kind, err)
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			w, err := lw.WatchFuncWithContext(ctx, o)
+			c.note(ctx, kind, err)
+			return w, err
+		},
+	}
+	r := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(noted, c.api), example, to,
+		cache.ReflectorOptions{Name: "twilld", TypeDescription: kind})
+	r.RunWithContext(ctx)
+}
+
+// quiet takes client-go's lines down to Debug.
+type quiet struct{ slog.Handler }
+
+func (q quiet) Enabled(ctx context.Context, _ slog.Level) bool {
+	return q.Handler.Enabled(ctx, slog.LevelDebug)
+}
+
+func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = slog.LevelDebug
+	return q.Handler.Handle(ctx, r)
+}
+
+func (q quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(attrs)} }
+
+func (q quiet) WithGroup(name string) slog.Handler { return quiet{q.Handler.WithGroup(name)} }

@@ -1,0 +1,297 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/twill-cni/twill/store"
+	"github.com/twill-cni/twill/store/manifest"
+)
+
+var _ store.ServiceSource = (*Client)(nil)
+
+// notHeadless selects what a proxy has to know: the slices of a headless Service are DNS's.
+const notHeadless = "!" + corev1.IsHeadlessService
+
+// WatchServices implements store.ServiceSource.
+func (c *Client) WatchServices(ctx context.Context, emit func(store.ServiceChanges)) error {
+	a := newAccumulator()
+	core, discovery, networking := c.api.CoreV1(), c.api.DiscoveryV1(), c.api.NetworkingV1()
+	kinds := []struct {
+		name    string
+		example runtime.Object
+		apply   func(store.ObjectName, any)
+		list    *cache.ListWatch
+	}{
+		{"Service", &corev1.Service{}, a.service, &cache.ListWatch{
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				return core.Services("").List(ctx, o)
+			},
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+				return core.Services("").Watch(ctx, o)
+			},
+		}},
+		{"EndpointSlice", &discoveryv1.EndpointSlice{}, a.slice, &cache.ListWatch{
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				o.LabelSelector = notHeadless
+				return discovery.EndpointSlices("").List(ctx, o)
+			},
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+				o.LabelSelector = notHeadless
+				return discovery.EndpointSlices("").Watch(ctx, o)
+			},
+		}},
+		{"Node", &corev1.Node{}, a.node, &cache.ListWatch{
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				o.FieldSelector = fields.OneTermEqualSelector("metadata.name", c.node).String()
+				return core.Nodes().List(ctx, o)
+			},
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+				o.FieldSelector = fields.OneTermEqualSelector("metadata.name", c.node).String()
+				return core.Nodes().Watch(ctx, o)
+			},
+		}},
+		{"ServiceCIDR", &networkingv1.ServiceCIDR{}, a.serviceCIDR, &cache.ListWatch{
+			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+				list, err := networking.ServiceCIDRs().List(ctx, o)
+				if apierrors.IsNotFound(err) {
+					return &networkingv1.ServiceCIDRList{}, nil // before Kubernetes 1.33
+				}
+				return list, err
+			},
+			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+				w, err := networking.ServiceCIDRs().Watch(ctx, o)
+				if apierrors.IsNotFound(err) {
+					return watch.NewEmptyWatch(), nil
+				}
+				return w, err
+			},
+		}},
+	}
+	var group sync.WaitGroup
+	for _, k := range kinds {
+		group.Go(func() { c.reflect(ctx, k.name, k.list, k.example, a.add(k.apply)) })
+	}
+	a.run(ctx, emit)
+	group.Wait()
+	return nil
+}
+
+// accumulator gathers what the reflectors deliver until it is told.
+type accumulator struct {
+	wake chan struct{} // of capacity 1
+
+	mu      sync.Mutex
+	kinds   []*objects
+	told    bool // the first change was
+	pending store.ServiceChanges
+	empty   bool // pending is
+	cidrs   map[string][]netip.Prefix
+}
+
+func newAccumulator() *accumulator {
+	a := &accumulator{wake: make(chan struct{}, 1), cidrs: map[string][]netip.Prefix{}}
+	a.clear()
+	return a
+}
+
+func (a *accumulator) clear() {
+	a.pending = store.ServiceChanges{Services: map[store.ObjectName]*store.Service{}, Slices: map[store.ObjectName]*store.EndpointSlice{}}
+	a.empty = true
+}
+
+// add makes the store of one more kind. apply is called with an object or, when it is gone, with nil.
+func (a *accumulator) add(apply func(store.ObjectName, any)) *objects {
+	o := &objects{to: a, apply: apply, names: map[store.ObjectName]struct{}{}}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.kinds = append(a.kinds, o)
+	return o
+}
+
+// run tells what has come, as long as ctx lasts.
+func (a *accumulator) run(ctx context.Context, emit func(store.ServiceChanges)) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.wake:
+		}
+		if c, ok := a.take(); ok {
+			emit(c)
+		}
+	}
+}
+
+// take returns what is to be told. Before every kind was listed it is nothing: half of what there is would take endpoints from Services.
+func (a *accumulator) take() (c store.ServiceChanges, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.empty || slices.ContainsFunc(a.kinds, func(o *objects) bool { return !o.listed }) {
+		return c, false
+	}
+	c = a.pending
+	c.Reset = !a.told
+	a.told = true
+	a.clear()
+	return c, true
+}
+
+// change runs f, which changes pending, and wakes the teller.
+func (a *accumulator) change(f func()) {
+	a.mu.Lock()
+	f()
+	a.empty = false
+	a.mu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *accumulator) service(name store.ObjectName, object any) {
+	svc, ok := object.(*corev1.Service)
+	if !ok {
+		a.pending.Services[name] = nil
+		return
+	}
+	converted, err := manifest.FromService(svc)
+	if err != nil {
+		a.reject(name, err)
+		return
+	}
+	a.pending.Services[name] = converted
+}
+
+func (a *accumulator) slice(name store.ObjectName, object any) {
+	slice, ok := object.(*discoveryv1.EndpointSlice)
+	if !ok {
+		a.pending.Slices[name] = nil
+		return
+	}
+	converted, err := manifest.FromEndpointSlice(slice)
+	if err != nil {
+		a.reject(name, err)
+		return
+	}
+	a.pending.Slices[name] = converted // nil when it is nobody's
+}
+
+func (a *accumulator) reject(name store.ObjectName, err error) {
+	a.pending.Rejected = append(a.pending.Rejected, store.Reject{Key: name.String(), Err: err})
+}
+
+func (a *accumulator) node(_ store.ObjectName, object any) {
+	zone := ""
+	if node, ok := object.(*corev1.Node); ok {
+		zone = node.Labels[corev1.LabelTopologyZone]
+	}
+	a.pending.Zone = &zone
+}
+
+func (a *accumulator) serviceCIDR(name store.ObjectName, object any) {
+	delete(a.cidrs, name.Name)
+	if cidr, ok := object.(*networkingv1.ServiceCIDR); ok {
+		for _, text := range cidr.Spec.CIDRs {
+			prefix, err := netip.ParsePrefix(text)
+			if err != nil {
+				a.reject(name, fmt.Errorf("spec.cidrs: %w", err))
+				continue
+			}
+			a.cidrs[name.Name] = append(a.cidrs[name.Name], prefix.Masked())
+		}
+	}
+	all := []netip.Prefix{}
+	for _, prefixes := range a.cidrs {
+		all = append(all, prefixes...)
+	}
+	slices.SortFunc(all, netip.Prefix.Compare)
+	a.pending.Networks = slices.Compact(all)
+}
+
+// objects is the store of one reflector: it hands on what it is given and keeps the names.
+type objects struct {
+	to    *accumulator
+	apply func(store.ObjectName, any) // under the accumulator's lock
+
+	listed bool
+	names  map[store.ObjectName]struct{}
+}
+
+func nameOf(object any) (store.ObjectName, error) {
+	m, ok := object.(metav1.Object)
+	if !ok {
+		return store.ObjectName{}, fmt.Errorf("the API server sent a %T", object)
+	}
+	return store.ObjectName{Namespace: m.GetNamespace(), Name: m.GetName()}, nil
+}
+
+// Add implements cache.ReflectorStore.
+func (o *objects) Add(object any) error { return o.Update(object) }
+
+// Update implements cache.ReflectorStore.
+func (o *objects) Update(object any) error {
+	name, err := nameOf(object)
+	if err != nil {
+		return err
+	}
+	o.to.change(func() {
+		o.names[name] = struct{}{}
+		o.apply(name, object)
+	})
+	return nil
+}
+
+// Delete implements cache.ReflectorStore.
+func (o *objects) Delete(object any) error {
+	name, err := nameOf(object)
+	if err != nil {
+		return err
+	}
+	o.to.change(func() {
+		delete(o.names, name)
+		o.apply(name, nil)
+	})
+	return nil
+}
+
+// Replace implements cache.ReflectorStore: list is all there is.
+func (o *objects) Replace(list []any, _ string) error {
+	now := make(map[store.ObjectName]struct{}, len(list))
+	for _, object := range list {
+		name, err := nameOf(object)
+		if err != nil {
+			return err
+		}
+		now[name] = struct{}{}
+	}
+	o.to.change(func() {
+		for name := range o.names {
+			if _, ok := now[name]; !ok {
+				o.apply(name, nil)
+			}
+		}
+		for _, object := range list {
+			name, _ := nameOf(object) // read above
+			o.apply(name, object)
+		}
+		o.names, o.listed = now, true
+	})
+	return nil
+}
+
+// Resync implements cache.ReflectorStore.
+func (o *objects) Resync() error { return nil }
