@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,6 +137,7 @@ func TestObjects(t *testing.T) {
 		}
 	})
 	t.Run("a user's rights", func(t *testing.T) { testRights(t, c) })
+	t.Run("a service account's token", func(t *testing.T) { testToken(t, c) })
 }
 
 func testNode(t *testing.T, c *Cluster) {
@@ -170,6 +172,17 @@ func testRights(t *testing.T, c *Cluster) {
 		if strings.TrimSpace(out) != tt.want {
 			t.Errorf("may %s of %v list services: %q, want %s", tt.user, tt.groups, out, tt.want)
 		}
+	}
+}
+
+func testToken(t *testing.T, c *Cluster) {
+	must(t, c.Apply(t.Context(), "{apiVersion: v1, kind: ServiceAccount, metadata: {name: twill, namespace: kube-system}}"))
+	token, err := c.Kubectl(t.Context(), "create", "token", "-n", "kube-system", "twill")
+	must(t, err)
+	name, err := c.Kubectl(t.Context(), "--kubeconfig=/dev/null", "--server="+c.URL(), "--certificate-authority="+filepath.Join(c.dir, "ca.crt"),
+		"--token="+token, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}")
+	if want := "system:serviceaccount:kube-system:twill"; err != nil || name != want {
+		t.Errorf("the token is that of %q, %v; want %s", name, err, want)
 	}
 }
 
