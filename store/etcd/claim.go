@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/twill-cni/twill/store"
@@ -30,7 +29,7 @@ type record struct {
 // records reads all records whose key can be read, and etcd's revision.
 func (s *Store) records(ctx context.Context) ([]record, int64, error) {
 	var all []record
-	revision, err := s.scan(ctx, func(name string, kv *mvccpb.KeyValue) {
+	revision, err := s.scan(ctx, s.leasePrefix(), func(name string, kv *mvccpb.KeyValue) {
 		subnets, err := store.ParseKey(name)
 		if err != nil {
 			return
@@ -198,32 +197,9 @@ func (r *registration) renew(ctx context.Context) error {
 	if r.reserved {
 		return nil
 	}
-	ttl := int64(r.store.cfg.LeaseTTL.Seconds())
-	if r.id != clientv3.NoLease {
-		var kept *clientv3.LeaseKeepAliveResponse
-		err := r.store.do(ctx, func(ctx context.Context, cli *clientv3.Client) (_ int64, err error) {
-			kept, err = cli.KeepAliveOnce(ctx, r.id)
-			return 0, err
-		})
-		switch {
-		case err == nil && kept.TTL == ttl:
-			return nil
-		case err != nil && !errors.Is(err, rpctypes.ErrLeaseNotFound):
-			return fmt.Errorf("renew etcd lease %x: %w", r.id, err)
-		}
-		r.id = clientv3.NoLease
-	}
-	err := r.store.do(ctx, func(ctx context.Context, cli *clientv3.Client) (int64, error) {
-		granted, err := cli.Grant(ctx, ttl)
-		if err == nil {
-			r.id = granted.ID
-		}
-		return 0, err
-	})
-	if err != nil {
-		return fmt.Errorf("get an etcd lease of %s: %w", r.store.cfg.LeaseTTL, err)
-	}
-	return nil
+	var err error
+	r.id, err = r.store.keepLease(ctx, r.id, int64(r.store.cfg.LeaseTTL.Seconds()))
+	return err
 }
 
 // drop revokes an etcd lease that no record is attached to. It is best effort: the lease expires in any case.

@@ -42,6 +42,9 @@ type Config struct {
 	// nodes claimed again. Nodes notice with their next probe and claim at once; the rest is reserve for a busy server that has
 	// just come up. DefaultHoldover when 0.
 	Holdover time.Duration
+
+	// PodTTL is how long the records of a node's pods outlive their last renewal; DefaultPodTTL when 0.
+	PodTTL time.Duration
 }
 
 // String names the endpoints and the prefix.
@@ -82,8 +85,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Holdover == 0 {
 		c.Holdover = DefaultHoldover
 	}
-	if c.LeaseTTL < time.Second || c.RequestTimeout < 0 {
-		return c, fmt.Errorf("lease TTL %s and request timeout %s: want at least a second", c.LeaseTTL, c.RequestTimeout)
+	if c.PodTTL == 0 {
+		c.PodTTL = DefaultPodTTL
+	}
+	if c.LeaseTTL < time.Second || c.PodTTL < time.Second || c.RequestTimeout < 0 {
+		return c, fmt.Errorf("lease TTL %s, pod TTL %s and request timeout %s: want at least a second", c.LeaseTTL, c.PodTTL, c.RequestTimeout)
 	}
 	return c, nil
 }

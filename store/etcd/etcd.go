@@ -200,10 +200,9 @@ func (s *Store) get(ctx context.Context, key string) (*mvccpb.KeyValue, int64, e
 	return resp.Kvs[0], resp.Header.Revision, nil
 }
 
-// scan visits all lease records as they were at one revision, which it returns. It reads them in pages, so that only a page is in
-// memory at a time.
-func (s *Store) scan(ctx context.Context, visit func(name string, kv *mvccpb.KeyValue)) (int64, error) {
-	prefix := s.leasePrefix()
+// scan visits all keys below a prefix as they were at one revision, which it returns; name is the rest of the key. It reads them in pages, so
+// that only a page is in memory at a time.
+func (s *Store) scan(ctx context.Context, prefix string, visit func(name string, kv *mvccpb.KeyValue)) (int64, error) {
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	var revision int64
 	for {

@@ -223,8 +223,8 @@ func TestKnownEventsAreSkipped(t *testing.T) {
 	listed, err := read(early, []byte(value(t, early, 2)))
 	h.must(err)
 	var have [][]*store.Lease
-	w := &watch{store: h.open(), rejected: map[string]error{}, leases: []*store.Lease{listed}, loaded: 10, revision: 10, epoch: t.Context(),
-		emit: func(s store.Snapshot) { have = append(have, s.Leases) }}
+	w := &watch{store: h.open(), rejected: map[string]error{}, leases: []*store.Lease{listed}, emit: func(s store.Snapshot) { have = append(have, s.Leases) }}
+	w.feed = feed{store: w.store, prefix: w.store.leasePrefix(), to: w, loaded: 10, revision: 10, epoch: t.Context()}
 	w.publish()
 	batches := make(chan []clientv3.WatchResponse)
 	go func() {
@@ -236,9 +236,9 @@ func TestKnownEventsAreSkipped(t *testing.T) {
 		batches <- event(early, 2, 10)
 		batches <- event(other, 4, 11)
 	}()
-	_, _ = w.follow(batches)
-	if len(have) != 2 || len(have[1]) != 2 || have[1][0] != listed || have[1][1].Key() != other || w.revision != 11 {
-		t.Errorf("snapshots %v up to revision %d, want one with %s and one with %s too, up to 11", have, w.revision, early, other)
+	_, _ = w.feed.follow(batches)
+	if len(have) != 2 || len(have[1]) != 2 || have[1][0] != listed || have[1][1].Key() != other || w.feed.revision != 11 {
+		t.Errorf("snapshots %v up to revision %d, want one with %s and one with %s too, up to 11", have, w.feed.revision, early, other)
 	}
 }
 
