@@ -2,14 +2,18 @@
 //
 //	Set(Instance) ── difference with what was set before ──> gobgp: peers, ranges, announcements, policies
 //	                                                           │
-//	Learned() <── table <── re-read of the prefixes in doubt <─┤ best-path events: marks, nothing more
+//	Learned() <── table <── re-read of the prefixes in doubt <─┤ best-path events: marks
 //	Settled(), log       <── sessions                        <─┤ state, End-of-RIB
 //	Sessions(), Paths()  <── asked when somebody looks       <─┘
 //
-// A prefix that a neighbour announces: gobgp chooses the best paths and tells that the prefix changed; the event puts it into the set of prefixes in
-// doubt. A few milliseconds later the loop in Run reads all of these from gobgp's table at once, merges what it found into the sorted
-// table, and calls changed. An event that is late, repeated or overtaken by another one does no harm, since it says where to look and not what is
-// there.
+// A prefix that a neighbour announces: gobgp chooses the best paths and tells that the prefix changed; the event marks it. A few milliseconds later
+// the loop in Run takes all marks at once, merges what it found out into the sorted table, and calls changed.
+//
+// An event tells which paths came or went, not which ones there are. So a marked prefix is in doubt, and read from gobgp's table. An event that
+// is late, repeated or overtaken by another one does no harm then, since it says where to look and not what is there. One case needs no
+// reading, which would hold up the library just when it has most to do: where the table has no route of the prefix and there was one event since,
+// of one path that came, that path is all. Should gobgp's table have gone on meanwhile, an event of that is on its way, and puts the
+// prefix in doubt (table.go).
 //
 // # What the library does not do
 //

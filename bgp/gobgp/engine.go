@@ -42,6 +42,7 @@ type engine struct {
 	bfd       *bfdMonitor
 	sessions  *sessions
 	tally     *tally
+	marks     *marks
 }
 
 // startEngine starts a server without peers.
@@ -56,6 +57,7 @@ func startEngine(ctx context.Context, s *Speaker, want bgp.Instance) (*engine, e
 		announced: make(map[netip.Prefix]bgp.Announcement),
 		held:      make(map[netip.Addr]time.Time),
 		sessions:  s.sessions,
+		marks:     newMarks(s.doubt),
 	}
 	e.tally = newTally(e.advertised)
 	if want.IPv4 {
@@ -104,7 +106,7 @@ func (e *engine) start(ctx context.Context, s *Speaker) error {
 		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
 			for _, p := range paths {
 				if prefix, ok := prefixOf(p.Nlri); ok {
-					s.marks.add(prefix)
+					e.marks.add(prefix, fresh(prefix, paths))
 				}
 				s.sessions.heard(p.PeerAddress)
 			}
@@ -174,41 +176,36 @@ func (e *engine) set(ctx context.Context, want bgp.Instance) error {
 	return errors.Join(errs...)
 }
 
-// lookup reads the routes of prefixes, which are sorted, from the library's table.
-func (e *engine) lookup(prefixes []netip.Prefix) ([]finding, error) {
-	findings := make([]finding, 0, len(prefixes))
-	split, _ := slices.BinarySearchFunc(prefixes, true, func(p netip.Prefix, _ bool) int {
-		if p.Addr().Is4() {
-			return -1
-		}
-		return 1
-	})
-	for i, part := range [][]netip.Prefix{prefixes[:split], prefixes[split:]} {
-		family := packet.RF_IPv4_UC
-		if i == 1 {
-			family = packet.RF_IPv6_UC
-		}
-		for c := range slices.Chunk(part, chunk) {
-			routes, err := e.lookupChunk(family, c)
-			if err != nil {
-				return nil, err
+// lookup puts the routes of those that have none into findings, from the library's table.
+func (e *engine) lookup(findings []finding) error {
+	doubtful := make(map[packet.Family][]*finding)
+	for i := range findings {
+		if f := &findings[i]; f.route == nil {
+			family := packet.RF_IPv6_UC
+			if f.prefix.Addr().Is4() {
+				family = packet.RF_IPv4_UC
 			}
-			for _, p := range c {
-				findings = append(findings, finding{prefix: p, route: routes[p]})
+			doubtful[family] = append(doubtful[family], f)
+		}
+	}
+	for family, all := range doubtful {
+		for some := range slices.Chunk(all, chunk) {
+			if err := e.lookupChunk(family, some); err != nil {
+				return err
 			}
 		}
 	}
-	return findings, nil
+	return nil
 }
 
-func (e *engine) lookupChunk(family packet.Family, prefixes []netip.Prefix) (map[netip.Prefix]*bgp.Route, error) {
-	keys := make([]apiutil.LookupPrefix, len(prefixes))
-	pointers := make([]*apiutil.LookupPrefix, len(prefixes))
-	for i, p := range prefixes {
-		keys[i].Prefix = p.String()
+func (e *engine) lookupChunk(family packet.Family, findings []*finding) error {
+	keys := make([]apiutil.LookupPrefix, len(findings))
+	pointers := make([]*apiutil.LookupPrefix, len(findings))
+	for i, f := range findings {
+		keys[i].Prefix = f.prefix.String()
 		pointers[i] = &keys[i]
 	}
-	routes := make(map[netip.Prefix]*bgp.Route, len(prefixes))
+	routes := make(map[netip.Prefix]*bgp.Route, len(findings))
 	err := e.server.ListPath(apiutil.ListPathRequest{
 		TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: family, Prefixes: pointers,
 	}, func(nlri packet.NLRI, paths []*apiutil.Path) {
@@ -218,7 +215,19 @@ func (e *engine) lookupChunk(family packet.Family, prefixes []netip.Prefix) (map
 			}
 		}
 	})
-	return routes, err
+	for _, f := range findings {
+		f.route = routes[f.prefix]
+	}
+	return err
+}
+
+// fresh returns the route of a prefix that had none before the event with these paths; nil if the event does not tell it.
+func fresh(prefix netip.Prefix, paths []*apiutil.Path) *bgp.Route {
+	if len(paths) != 1 || paths[0].Withdrawal || paths[0].IsNexthopInvalid {
+		return nil
+	}
+	paths[0].Best = true // the only one; events leave that out
+	return routeOf(prefix, paths)
 }
 
 // routeOf makes a route of the best among paths, whose first is the best of all; nil if there is none.

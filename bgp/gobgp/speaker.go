@@ -24,7 +24,7 @@ const (
 // variables.
 type Speaker struct {
 	log   *slog.Logger
-	marks *marks
+	doubt chan struct{} // of capacity 1: the engine has marks
 
 	started chan struct{} // closed when Run has begun
 
@@ -46,7 +46,7 @@ var _ bgp.Speaker = (*Speaker)(nil)
 func New(log *slog.Logger) *Speaker {
 	return &Speaker{
 		log:      log,
-		marks:    newMarks(),
+		doubt:    make(chan struct{}, 1),
 		started:  make(chan struct{}),
 		sessions: newSessions(log, time.Now),
 	}
@@ -70,7 +70,7 @@ func (s *Speaker) Run(ctx context.Context, changed func()) error {
 		select {
 		case <-ctx.Done():
 			return s.stop()
-		case <-s.marks.wake:
+		case <-s.doubt:
 			at(time.Now().Add(gather))
 			continue
 		case <-s.sessions.wake:
@@ -160,15 +160,15 @@ func (s *Speaker) Settled() bool {
 func (s *Speaker) read() (bool, error) {
 	s.apply.Lock()
 	defer s.apply.Unlock()
-	prefixes := s.marks.take()
-	if s.engine == nil || len(prefixes) == 0 {
+	if s.engine == nil {
 		return false, nil
 	}
-	findings, err := s.engine.lookup(prefixes)
-	if err != nil {
+	table := s.Learned()
+	findings := s.engine.marks.take(table)
+	if err := s.engine.lookup(findings); err != nil {
 		return false, fmt.Errorf("read the BGP table: %w", err)
 	}
-	return s.replaceTable(merge(s.Learned(), findings)), nil
+	return s.replaceTable(merge(table, findings)), nil
 }
 
 func (s *Speaker) replaceTable(table []*bgp.Route) bool {

@@ -8,25 +8,25 @@ import (
 	"github.com/twill-cni/twill/bgp"
 )
 
-// marks is the set of prefixes in doubt.
+// marks are the prefixes of which events told since they were taken last, each with the route that it has if it had none before; nil puts it in
+// doubt.
 type marks struct {
 	mu       sync.Mutex
-	prefixes map[netip.Prefix]struct{}
-	wake     chan struct{} // has a value when prefixes is not empty
+	prefixes map[netip.Prefix]*bgp.Route
+	wake     chan<- struct{} // of capacity 1; has a value when prefixes is not empty
 }
 
-func newMarks() *marks {
-	return &marks{prefixes: make(map[netip.Prefix]struct{}), wake: make(chan struct{}, 1)}
+func newMarks(wake chan<- struct{}) *marks {
+	return &marks{prefixes: make(map[netip.Prefix]*bgp.Route), wake: wake}
 }
 
-func (m *marks) add(prefixes ...netip.Prefix) {
-	if len(prefixes) == 0 {
-		return
-	}
+// add is told of an event. Two events for one prefix put it in doubt: the second one's route is not all that the prefix has.
+func (m *marks) add(p netip.Prefix, fresh *bgp.Route) {
 	m.mu.Lock()
-	for _, p := range prefixes {
-		m.prefixes[p] = struct{}{}
+	if _, twice := m.prefixes[p]; twice {
+		fresh = nil
 	}
+	m.prefixes[p] = fresh
 	m.mu.Unlock()
 	select {
 	case m.wake <- struct{}{}:
@@ -34,17 +34,27 @@ func (m *marks) add(prefixes ...netip.Prefix) {
 	}
 }
 
-// take returns the prefixes in the order of the table, and forgets them.
-func (m *marks) take() []netip.Prefix {
+// take returns what there is to find out, in the order of the table, and forgets it. A route stands only where the table has none of that prefix.
+func (m *marks) take(table []*bgp.Route) []finding {
 	m.mu.Lock()
-	taken := make([]netip.Prefix, 0, len(m.prefixes))
-	for p := range m.prefixes {
-		taken = append(taken, p)
+	taken := make([]finding, 0, len(m.prefixes))
+	for p, r := range m.prefixes {
+		taken = append(taken, finding{prefix: p, route: r})
 	}
 	clear(m.prefixes)
 	m.mu.Unlock()
-	slices.SortFunc(taken, netip.Prefix.Compare)
+	slices.SortFunc(taken, func(a, b finding) int { return a.prefix.Compare(b.prefix) })
+	for i := range taken {
+		if _, known := find(table, taken[i].prefix); known {
+			taken[i].route = nil
+		}
+	}
 	return taken
+}
+
+// find returns where in the table a prefix is, or would be.
+func find(table []*bgp.Route, p netip.Prefix) (int, bool) {
+	return slices.BinarySearchFunc(table, p, func(r *bgp.Route, p netip.Prefix) int { return r.Prefix.Compare(p) })
 }
 
 // finding is what was read about a prefix that was in doubt; a nil route means that there is no path.
@@ -60,9 +70,7 @@ func merge(table []*bgp.Route, findings []finding) []*bgp.Route {
 	changed := false
 	i := 0
 	for _, f := range findings {
-		n, found := slices.BinarySearchFunc(table[i:], f.prefix, func(r *bgp.Route, p netip.Prefix) int {
-			return r.Prefix.Compare(p)
-		})
+		n, found := find(table[i:], f.prefix)
 		out = append(out, table[i:i+n]...)
 		i += n
 		switch {
