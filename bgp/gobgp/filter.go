@@ -131,7 +131,7 @@ func (f filters) policies() *api.SetPoliciesRequest {
 	units := f.units()
 
 	b.begin(importPolicy)
-	b.add(&api.Conditions{AsPathSet: b.asPaths(api.MatchSet_TYPE_ANY, fmt.Sprintf("_(%d)_", f.as))}, reject())
+	b.add(&api.Conditions{AsPathSet: b.asPaths(api.MatchSet_TYPE_ANY, through(f.as)...)}, reject())
 	for _, u := range units {
 		if u.as != f.as {
 			b.add(&api.Conditions{
@@ -186,6 +186,14 @@ func (b *builder) set(typ api.DefinedType, match api.MatchSet_Type, list []strin
 	name := fmt.Sprintf("set %d", len(b.out.DefinedSets))
 	b.out.DefinedSets = append(b.out.DefinedSets, &api.DefinedSet{DefinedType: typ, Name: name, List: list, Prefixes: prefixes})
 	return &api.MatchSet{Type: match, Name: name}
+}
+
+// through matches paths with an AS in a sequence, a set, or a confederation's sequence. The library writes these 1 2, {1,2} and (1 2), and looks
+// through the numbers of sequences for the first expression. For the others it is quick when there is no bracket. Each path that a
+// neighbour announces is looked at; an expression for all three, _(as)_, takes a microsecond and more, which is a tenth of all that is
+// done about it.
+func through(as uint32) []string {
+	return []string{fmt.Sprintf("_%d_", as), fmt.Sprintf(`\{([0-9]+,)*%d[,}]`, as), fmt.Sprintf(`\(([0-9]+ )*%d[ )]`, as)}
 }
 
 func (b *builder) neighbours(u unit) *api.MatchSet {

@@ -78,7 +78,7 @@ func render(p *api.SetPoliciesRequest) []string {
 }
 
 func TestPolicies(t *testing.T) {
-	const own = "import: path _(64512)_ => reject"
+	const own = "import: path _64512_ \\{([0-9]+,)*64512[,}] \\(([0-9]+ )*64512[ )] => reject"
 	first := func(neighbours string) string {
 		return "import: neighbour " + neighbours + " not path ^64513_ => reject"
 	}
