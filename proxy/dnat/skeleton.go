@@ -2,6 +2,7 @@ package dnat
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/twill-cni/twill/kernel"
 )
@@ -54,6 +55,13 @@ type Config struct {
 	// translated back, and would make the client reset its connection (kubernetes #74839).
 	DropInvalid  bool
 	AffinitySize uint32 // the most clients that are remembered; above, a client's address alone decides
+}
+
+// Equal reports whether c and o make the same table.
+func (c Config) Equal(o Config) bool {
+	return c.Family == o.Family && c.MasqueradeBit == o.MasqueradeBit && c.MasqueradeAll == o.MasqueradeAll && c.DropInvalid == o.DropInvalid &&
+		c.AffinitySize == o.AffinitySize && slices.Equal(c.PodNetworks, o.PodNetworks) && slices.Equal(c.NodePodNetworks, o.NodePodNetworks) &&
+		slices.Equal(c.ServiceNetworks, o.ServiceNetworks)
 }
 
 func (c Config) v6() bool { return c.Family == kernel.FamilyIPv6 }

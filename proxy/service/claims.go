@@ -12,7 +12,8 @@ import (
 // Change is what became of a Service's meaning. Old is nil when it had none, New when it has none any more; never both.
 type Change struct{ Old, New *Service }
 
-func (c Change) name() store.ObjectName {
+// Name returns the name of the Service.
+func (c Change) Name() store.ObjectName {
 	if c.New != nil {
 		return c.New.Name
 	}
@@ -55,7 +56,7 @@ func (c *Claims) Apply(changes []Change) []Change {
 		c.sole = make(map[FrontendKey]*claimant, len(changes))
 	}
 	for _, ch := range changes {
-		name := ch.name()
+		name := ch.Name()
 		s := c.services[name]
 		if s == nil {
 			if ch.New == nil {
@@ -78,11 +79,11 @@ func (c *Claims) Apply(changes []Change) []Change {
 	}
 	c.dirty = nil
 	for _, ch := range changes {
-		if s := c.services[ch.name()]; s != nil && s.claimed == nil {
-			delete(c.services, ch.name())
+		if s := c.services[ch.Name()]; s != nil && s.claimed == nil {
+			delete(c.services, ch.Name())
 		}
 	}
-	slices.SortFunc(out, func(a, b Change) int { return a.name().Compare(b.name()) })
+	slices.SortFunc(out, func(a, b Change) int { return a.Name().Compare(b.Name()) })
 	return out
 }
 

@@ -183,3 +183,6 @@ func (t *Tracker) Get(name store.ObjectName) *Service { return t.claims.Get(name
 
 // Networks returns the ranges that ClusterIPs are from.
 func (t *Tracker) Networks() []netip.Prefix { return t.networks }
+
+// Complete reports whether a reset came, before which Next returns nothing.
+func (t *Tracker) Complete() bool { return t.complete }
