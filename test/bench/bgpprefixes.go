@@ -19,10 +19,19 @@ var manyNetwork = netip.MustParsePrefix("20.0.0.0/8")
 // A learner is a program that learns prefixes from the announcing BIRD and gives them to its kernel.
 type learner struct {
 	name   string // also what the announcing BIRD calls it
+	title  string
 	pid    int
-	seen   *routeMonitor
+	seen   prefixes
 	trials []trial
 	most   float64 // route messages a prefix, of the trial that had the most
+}
+
+// prefixes tells which prefixes a learner has: a routeMonitor, which asks the kernel, or alone.
+type prefixes interface {
+	count() int
+	messages() int // to the kernel
+	until(what string, done func() bool) (time.Time, error)
+	drain() error
 }
 
 // A way is how a learner comes to know the prefixes: what has to be said to the announcing BIRD for it, from when on time counts, and what undoes it.
@@ -55,7 +64,7 @@ func runBGPPrefixes(b bench) error {
 // a session's coming up, by that BIRD's own clock.
 func (b bench) manyPrefixes(ctx context.Context, l *lab.Lab) error {
 	n := b.scale(10_000)
-	announcer, learners, err := learnFrom(ctx, l, n)
+	announcer, learners, routes, err := learnFrom(ctx, l, n)
 	if err != nil {
 		return err
 	}
@@ -68,7 +77,7 @@ func (b bench) manyPrefixes(ctx context.Context, l *lab.Lab) error {
 		rows = append(append(rows, []string{way.name, "", "", "", "", ""}), more...)
 	}
 	table(rows...)
-	return removedRoutes(l.Nodes()[0], learners[1], n)
+	return removedRoutes(l.Nodes()[0], routes, n)
 }
 
 // compareLearners has the learners take turns. Before and after, they know no prefix; the announcing BIRD has them all for both.
@@ -93,7 +102,7 @@ func compareLearners(announcer *bird, learners []*learner, way way, n int) ([][]
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, []string{"  " + l.name, ms(m.wall), ms(m.cpu), mib(u.rss), mib(u.peak), fmt.Sprintf("%.3f", l.most)})
+		rows = append(rows, []string{"  " + l.title, ms(m.wall), ms(m.cpu), mib(u.rss), mib(u.peak), fmt.Sprintf("%.3f", l.most)})
 		// What the next way undoes is whole.
 		if _, err := announcer.do("enable to_" + l.name); err != nil {
 			return nil, err
@@ -101,53 +110,89 @@ func compareLearners(announcer *bird, learners []*learner, way way, n int) ([][]
 		if _, err := announcer.do("enable with_" + l.name); err != nil {
 			return nil, err
 		}
-		if _, err := l.seen.until("all prefixes", func() bool { return len(l.seen.routes) == n }); err != nil {
+		if _, err := l.seen.until("all prefixes", func() bool { return l.seen.count() == n }); err != nil {
 			return nil, err
 		}
 	}
-	theirs, ours := middle(learners[0].trials), middle(learners[1].trials)
-	return append(rows, []string{"  twilld / BIRD", ratio(ours.wall, theirs.wall), ratio(ours.cpu, theirs.cpu), "", "", ""}), nil
+	first := middle(learners[0].trials)
+	for _, l := range learners[1:] {
+		m := middle(l.trials)
+		rows = append(rows, []string{"  " + l.title + " / " + learners[0].title, ratio(m.wall, first.wall), ratio(m.cpu, first.cpu), "", "", ""})
+	}
+	return rows, nil
 }
 
-// learnFrom starts the announcing BIRD and another one that learns, and returns both learners once all sessions are up.
-func learnFrom(ctx context.Context, l *lab.Lab, n int) (*bird, []*learner, error) {
-	node := l.Nodes()[0]
+// learnFrom starts the announcing BIRD and those that learn from it, and returns these once all sessions are up, with what sees twilld's routes.
+func learnFrom(ctx context.Context, l *lab.Lab, n int) (*bird, []*learner, *routeMonitor, error) {
 	first, from, err := machine(ctx, l, "announcer")
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	second, rival, err := machine(ctx, l, "learner")
+	node := l.Nodes()[0]
+	learners := []*learner{{name: "BIRD", title: "BIRD"}, {name: "twilld", title: "twilld"}, {name: "gobgp", title: "gobgp alone, nothing in the kernel"}}
+	theirs, err := learners[0].asBIRD(ctx, l, from)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	announcer, err := startBIRD(ctx, first, announcerConf(from, map[string]netip.Addr{"BIRD": rival, "twilld": node.Addrs()[0]}, n))
+	ours, err := learners[1].asNode(node, from)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	learns, err := startBIRD(ctx, second, fmt.Sprintf(`router id %[1]s;
-protocol kernel { ipv4 { import none; export all; }; }
-protocol bgp { local %[1]s as %[2]d; neighbor %[3]s as %[4]d; connect delay time 1; connect retry time 1; error wait time 1, 2; ipv4 { import all; export none; }; }
-`, rival, nodesAS, from, otherAS))
+	library, err := learners[2].asLibrary(ctx, l, from, n)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	if err := node.SetBGPConfig(fmt.Appendf(nil, "peers:\n- {name: announcer, address: %s, as: %d}\n", from, otherAS)); err != nil {
-		return nil, nil, err
-	}
-	learners := []*learner{
-		{name: "BIRD", pid: learns.pid()},
-		{name: "twilld", pid: node.DaemonPID()},
-	}
-	if learners[0].seen, err = monitorRoutes(second.Netns(), byBIRD, manyNetwork); err != nil {
-		return nil, nil, err
-	}
-	if learners[1].seen, err = monitorRoutes(node.Netns(), byTwill, manyNetwork); err != nil {
-		return nil, nil, err
+	neighbours := map[string]netip.Addr{learners[0].name: theirs, learners[1].name: node.Addrs()[0], learners[2].name: library}
+	announcer, err := startBIRD(ctx, first, announcerConf(from, neighbours, n))
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	if err := established(ctx, node, 1); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return announcer, learners, announcer.established(ctx, len(learners))
+	return announcer, learners, ours, announcer.established(ctx, len(learners))
+}
+
+// asBIRD makes the learner another BIRD, and returns its address.
+func (l *learner) asBIRD(ctx context.Context, in *lab.Lab, from netip.Addr) (netip.Addr, error) {
+	on, address, err := machine(ctx, in, "learner")
+	if err != nil {
+		return address, err
+	}
+	b, err := startBIRD(ctx, on, fmt.Sprintf(`router id %[1]s;
+protocol kernel { ipv4 { import none; export all; }; }
+protocol bgp { local %[1]s as %[2]d; neighbor %[3]s as %[4]d; connect delay time 1; connect retry time 1; error wait time 1, 2; ipv4 { import all; export none; }; }
+`, address, nodesAS, from, otherAS))
+	if err != nil {
+		return address, err
+	}
+	l.pid = b.pid()
+	l.seen, err = monitorRoutes(on.Netns(), byBIRD, manyNetwork)
+	return address, err
+}
+
+// asNode makes the learner a node of the cluster, and returns what sees its routes.
+func (l *learner) asNode(node *lab.Node, from netip.Addr) (*routeMonitor, error) {
+	if err := node.SetBGPConfig(fmt.Appendf(nil, "peers:\n- {name: announcer, address: %s, as: %d}\n", from, otherAS)); err != nil {
+		return nil, err
+	}
+	routes, err := monitorRoutes(node.Netns(), byTwill, manyNetwork)
+	l.pid, l.seen = node.DaemonPID(), routes
+	return routes, err
+}
+
+// asLibrary makes the learner the library alone, and returns its address.
+func (l *learner) asLibrary(ctx context.Context, in *lab.Lab, from netip.Addr, n int) (netip.Addr, error) {
+	on, address, err := machine(ctx, in, "library")
+	if err != nil {
+		return address, err
+	}
+	a, err := startAlone(ctx, on, from, n)
+	if err != nil {
+		return address, err
+	}
+	l.pid, l.seen = a.cmd.Process.Pid, a
+	return address, nil
 }
 
 // announcerConf has for each learner a table of its own, with the n routes from a static protocol, which is off, and a session.
@@ -169,7 +214,7 @@ protocol bgp with_%[1]s { local %[2]s as %[3]d; neighbor %[4]s as %[5]d; connect
 
 // trial has the BIRD announce all prefixes and take them back.
 func (l *learner) trial(announcer *bird, way way, n int) error {
-	if _, err := l.seen.until("no prefix", func() bool { return len(l.seen.routes) == 0 }); err != nil {
+	if _, err := l.seen.until("no prefix", func() bool { return l.seen.count() == 0 }); err != nil {
 		return err
 	}
 	messages := l.seen.messages()
@@ -181,7 +226,7 @@ func (l *learner) trial(announcer *bird, way way, n int) error {
 	if err != nil {
 		return err
 	}
-	end, err := l.seen.until("all prefixes", func() bool { return len(l.seen.routes) == n })
+	end, err := l.seen.until("all prefixes", func() bool { return l.seen.count() == n })
 	if err != nil {
 		return err
 	}
@@ -197,21 +242,21 @@ func (l *learner) trial(announcer *bird, way way, n int) error {
 	if _, err := announcer.do(way.undo(l.name)); err != nil {
 		return err
 	}
-	_, err = l.seen.until("their end", func() bool { return len(l.seen.routes) == 0 })
+	_, err = l.seen.until("their end", func() bool { return l.seen.count() == 0 })
 	return err
 }
 
 // removedRoutes removes 100 of twilld's learned routes behind its back and measures until they are back.
-func removedRoutes(node *lab.Node, l *learner, n int) error {
+func removedRoutes(node *lab.Node, routes *routeMonitor, n int) error {
 	const some, turns = 100, 5
 	var took samples
 	for turn := range turns {
-		removed := l.seen.removed
+		removed := routes.removed
 		start := time.Now()
 		if err := node.Do(func() error { return removeRoutes(turn*some, some) }); err != nil {
 			return err
 		}
-		end, err := l.seen.until("the routes that were removed", func() bool { return l.seen.removed >= removed+some && len(l.seen.routes) == n })
+		end, err := routes.until("the routes that were removed", func() bool { return routes.removed >= removed+some && len(routes.routes) == n })
 		if err != nil {
 			return err
 		}

@@ -48,6 +48,9 @@ func monitorRoutes(ns netns.Namespace, protocol byte, within netip.Prefix) (*rou
 
 func (m *routeMonitor) close() { m.socket.Close() }
 
+// count returns how many routes there are.
+func (m *routeMonitor) count() int { return len(m.routes) }
+
 // messages returns how many there were.
 func (m *routeMonitor) messages() int { return m.added + m.removed }
 
@@ -84,14 +87,14 @@ func (m *routeMonitor) read() (bool, error) {
 	}
 	for _, msg := range msgs {
 		if msg.Header.Type == unix.RTM_NEWROUTE || msg.Header.Type == unix.RTM_DELROUTE {
-			m.count(msg.Header.Type, msg.Data)
+			m.note(msg.Header.Type, msg.Data)
 		}
 	}
 	return true, nil
 }
 
-// count reads a struct rtmsg and its RTA_DST.
-func (m *routeMonitor) count(kind uint16, data []byte) {
+// note reads a struct rtmsg and its RTA_DST.
+func (m *routeMonitor) note(kind uint16, data []byte) {
 	if len(data) < unix.SizeofRtMsg || data[5] != m.protocol {
 		return
 	}

@@ -61,8 +61,12 @@ func run(args []string) error {
 	only := flags.String("only", "", "comma-separated scenarios to run instead of all")
 	quick := flags.Bool("quick", false, "a tenth of the work")
 	inside := flags.String(sandboxFlag, "", "internal: run this scenario in the namespaces of this process")
+	library := flags.String(aloneFlag, "", "internal: be the BGP library and nothing else")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if *library != "" {
+		return runAlone(*library, os.Stdout)
 	}
 	b, err := find(*quick)
 	if err != nil {
