@@ -103,6 +103,7 @@ func BenchmarkTrackerEndpoint(b *testing.B) {
 	}
 }
 
+// BenchmarkTrackerNode moves the node to another zone.
 func BenchmarkTrackerNode(b *testing.B) {
 	tracker := service.NewTracker(*testNode())
 	tracker.Apply(cluster(10_000, 5).reset())
@@ -126,6 +127,36 @@ func TestMemory(t *testing.T) {
 	t.Logf("%d bytes for each of %d Services with 5 endpoints", each, n)
 	if each > most {
 		t.Errorf("%d bytes for a Service, more than %d", each, most)
+	}
+	runtime.KeepAlive(tracker)
+}
+
+// Services that come and go leave nothing behind.
+func TestNothingIsLeft(t *testing.T) {
+	tracker := service.NewTracker(*testNode())
+	tracker.Apply(worldOf().reset())
+	churn := func(from, to int) {
+		for i := from; i < to; i++ {
+			svc, slice := benchService(i), benchSlice(i, 5, 0)
+			svc.ExternalIPs = addrs("198.51.100.1")
+			tracker.Apply(worldOf(svc, slice).change())
+			tracker.Next()
+			if i%2 == 0 {
+				tracker.Apply(gone("service " + svc.Name.String()))
+				tracker.Next()
+			}
+			tracker.Apply(gone("service "+svc.Name.String(), "slice "+slice.Name.String()))
+			tracker.Next()
+		}
+	}
+	churn(0, 100)
+	before := heap()
+	churn(100, 5_100)
+	if more := int64(heap()) - int64(before); more > 200_000 {
+		t.Errorf("5,000 Services that came and went left %d bytes", more)
+	}
+	if all := tracker.All(); len(all) != 0 {
+		t.Errorf("%d Services are left", len(all))
 	}
 	runtime.KeepAlive(tracker)
 }

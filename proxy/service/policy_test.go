@@ -123,6 +123,7 @@ func TestConditions(t *testing.T) {
 		{name: "unready ones", svc: web(), slices: sliceList{pods("10.244.1.5 unready", "10.244.2.5")}, want: clusterIP("10.244.2.5:8080")},
 		{name: "draining ones beside a ready one", svc: web(), slices: sliceList{pods("10.244.1.5 draining", "10.244.2.5")}, want: clusterIP("10.244.2.5:8080")},
 		{name: "draining ones beside an unready one", svc: web(), slices: sliceList{pods("10.244.1.5 draining", "10.244.2.5 unready")}, want: clusterIP("10.244.1.5:8080@")},
+		{name: "serving, neither ready nor terminating", svc: web(), slices: sliceList{pods("10.244.1.5 warming", "10.244.2.5 draining")}, want: clusterIP("10.244.2.5:8080")},
 		{name: "dying ones", svc: web(), slices: sliceList{pods("10.244.1.5 dying")}, want: clusterIP("reject")},
 		{name: "published ones", svc: web(), slices: sliceList{pods("10.244.1.5 published")}, want: clusterIP("10.244.1.5:8080@")},
 	})
@@ -268,6 +269,21 @@ func TestSourceRanges(t *testing.T) {
 		{
 			name: "everybody", slices: both, svc: web(onlyVIP, dualStack, ranges("198.51.100.0/24", "0.0.0.0/0", "2001:db8:7::/48", "::/0")),
 			want: []string{inside, vip, vip6, inside6},
+		},
+		{
+			name: "one that holds an address of node ports", slices: both,
+			svc: web(onlyVIP, dualStack, ranges("192.0.2.0/24", "2001:db8:7::/48")), node: func(n *service.Node) { n.Addrs = nil },
+			want: []string{inside, vip + "; from [192.0.2.0/24 203.0.113.5/32]", vip6 + "; from [2001:db8:7::/48]", inside6},
+		},
+		{
+			name: "one that holds the node, where node ports are off", slices: both,
+			svc: web(onlyVIP, dualStack, ranges("192.0.2.0/24", "2001:db8:7::/48")), node: func(n *service.Node) { n.NodePortAddrs = nil },
+			want: []string{inside, vip + "; from [192.0.2.0/24 203.0.113.5/32]", vip6 + "; from [2001:db8:7::/48]", inside6},
+		},
+		{
+			name: "one that holds the node, of an address that others catch", slices: both,
+			svc:  web(onlyVIP, dualStack, ranges("192.0.2.0/24", "2001:db8:7::/48"), func(s *store.Service) { s.Ingress[0].Proxy = true }),
+			want: []string{inside, vip6 + "; from [2001:db8:7::/48]", inside6},
 		},
 		{
 			name: "one that holds the node", slices: both, svc: web(onlyVIP, dualStack, ranges("192.0.2.0/24", "2001:db8:7::/48")),

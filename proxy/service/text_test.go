@@ -93,7 +93,7 @@ func podsIn(name string, all ...string) *store.EndpointSlice {
 	return s
 }
 
-// pod reads an address and what is unusual of an endpoint: "unready", "draining" (terminating, still serving), "dying" (terminating,
+// pod reads an address and what is unusual of an endpoint: "unready", "warming" (serving, but not to be used), "draining" (terminating, still serving), "dying" (terminating,
 // serving no more), "published" (terminating, and ready as the Service publishes all), "zones=a,b" and "nodes=a,b" (hints).
 func pod(text string) store.Endpoint {
 	fields := strings.Fields(text)
@@ -116,6 +116,8 @@ func pod(text string) store.Endpoint {
 		switch key {
 		case "unready":
 			e.Ready, e.Serving = false, false
+		case "warming":
+			e.Ready = false
 		case "draining":
 			e.Ready, e.Terminating = false, true
 		case "dying":
