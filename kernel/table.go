@@ -237,8 +237,9 @@ type Delete struct {
 	Value []Operand
 }
 
-// Reject drops the packet and tells the sender: ICMP port unreachable.
-type Reject struct{}
+// Reject drops the packet and tells the sender: ICMP port unreachable; or with Reset, which stands behind a Compare of the protocol with TCP's, a
+// reset. A sender on this host heeds a reset at once, the ICMP error often only when it sends the second time.
+type Reject struct{ Reset bool }
 
 // Counter counts packets and bytes; its figures are no part of what is desired.
 type Counter struct{}

@@ -119,7 +119,7 @@ func (e *ruleEncoder) expr(x kernel.Expr) error {
 	case kernel.Delete:
 		return e.changeSet(change{dynsetDelete, x.Set, x.Key, x.Value, 0})
 	case kernel.Reject:
-		e.reject()
+		e.reject(x)
 	case kernel.Counter:
 		e.add(&expr.Counter{})
 	default:

@@ -17,6 +17,7 @@ const (
 	dynsetDelete = 2 // NFT_DYNSET_OP_DELETE
 
 	rejectUnreachable  = 0 // NFT_REJECT_ICMP_UNREACH
+	rejectReset        = 1 // NFT_REJECT_TCP_RST
 	rejectICMPX        = 2 // NFT_REJECT_ICMPX_UNREACH: ICMP or ICMPv6, by the packet
 	icmpPortUnreach    = 3 // ICMP_PORT_UNREACH
 	icmpv6PortUnreach  = 4 // ICMPV6_PORT_UNREACH
@@ -80,11 +81,13 @@ func (e *ruleEncoder) changeSet(c change) error {
 }
 
 // reject is what nft writes for `reject` in each family.
-func (e *ruleEncoder) reject() {
-	switch e.family {
-	case unix.NFPROTO_IPV4:
+func (e *ruleEncoder) reject(r kernel.Reject) {
+	switch {
+	case r.Reset:
+		e.add(&expr.Reject{Type: rejectReset})
+	case e.family == unix.NFPROTO_IPV4:
 		e.add(&expr.Reject{Type: rejectUnreachable, Code: icmpPortUnreach})
-	case unix.NFPROTO_IPV6:
+	case e.family == unix.NFPROTO_IPV6:
 		e.add(&expr.Reject{Type: rejectUnreachable, Code: icmpv6PortUnreach})
 	default:
 		e.add(&expr.Reject{Type: rejectICMPX, Code: icmpxPortUnreach})
