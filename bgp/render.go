@@ -61,6 +61,7 @@ func (r *renderer) fragments(s side, learned []*Route) ([]*kernel.Fragment, []st
 		}
 	}
 	fragments := distinct(s.tunnels) // these, then "bgp ...", then "own ...": sorted by owner, which costs the reconciler least
+	fragments = slices.Grow(fragments, len(learned)+2)
 	var rejects []store.Reject
 	for _, route := range r.memo.Render(learned, kernel.Renderer[*Route, *rendered]{
 		Compare: func(a, b *Route) int { return a.Prefix.Compare(b.Prefix) },
@@ -81,7 +82,10 @@ func (r *renderer) fragments(s side, learned []*Route) ([]*kernel.Fragment, []st
 	return append(fragments, r.own), rejects
 }
 
-func owner(r *Route) string { return "bgp " + r.Prefix.String() }
+func owner(r *Route) string {
+	const longest = len("bgp ") + len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128")
+	return string(r.Prefix.AppendTo(append(make([]byte, 0, longest), "bgp "...)))
+}
 
 // blackholes is the fragment of the node's own subnets.
 func blackholes(pods []netip.Prefix) *kernel.Fragment {
@@ -141,7 +145,9 @@ func fragment(route *Route, ways []*resolved) (*kernel.Fragment, error) {
 	var errs []error
 	for _, w := range ways {
 		kr.NextHops = append(kr.NextHops, w.hops...)
-		errs = append(errs, w.err)
+		if w.err != nil {
+			errs = append(errs, w.err)
+		}
 	}
 	slices.SortFunc(kr.NextHops, kernel.NextHop.Compare)
 	kr.NextHops = slices.CompactFunc(kr.NextHops, func(a, b kernel.NextHop) bool { return a.Compare(b) == 0 })
