@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// Options say what a cluster is like. The zero value of each field but Addr stands for its default.
+// Options say what a cluster is like. The zero value of each field but Addr stands for its default. A test that names the ClusterIPs of its
+// Services takes them from the first 256 addresses of the default networks: the API server gives those away last (KEP-3070).
 type Options struct {
 	Namespace    string         // file of the network namespace in which kube-apiserver lives; default: the caller's
 	Addr         netip.Addr     // where kube-apiserver listens; loopback will do when nobody needs the Service "kubernetes"
