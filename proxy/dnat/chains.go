@@ -6,7 +6,11 @@ import (
 	"github.com/twill-cni/twill/kernel"
 )
 
-const insideChain = "inside"
+// Fixed chains that plans lead to.
+const (
+	insideChain = "inside"
+	refuseChain = "refuse"
+)
 
 // chains returns the chains of a plan, its own first. What comes first in it holds for all clients; what is last drops packets that found nothing
 // because they were on their way through the table while it changed, so that none leaves the node with a Service's address on it.
@@ -15,7 +19,7 @@ func (w words) chains(p Plan) []kernel.Chain {
 	priority := []kernel.Operand{kernel.FieldPriority}
 	switch {
 	case p.Choice == Reject:
-		main.Rules = append(main.Rules, rule(kernel.Reject{}))
+		main.Rules = append(main.Rules, rule(kernel.Verdict{Kind: kernel.Goto, Chain: refuseChain}))
 	case p.Choice == Drop:
 		main.Rules = append(main.Rules, rule(kernel.Verdict{Kind: kernel.Drop}))
 	case p.Sticky == 0:

@@ -141,7 +141,6 @@ func newRig(t *testing.T, f family) *rig {
 // start brings the table into the kernel as a daemon does that has just started.
 func (r *rig) start(all ...*service.Service) (writes int) {
 	r.t.Helper()
-	ctx := r.t.Context()
 	r.table = New(r.family.config)
 	for _, name := range PlanSets() {
 		elements, err := r.handle.ListElements(r.family.config.Family, TableName, name)
@@ -151,9 +150,7 @@ func (r *rig) start(all ...*service.Service) (writes int) {
 		r.table.Adopt(elements)
 	}
 	u := r.table.Reset(all, r.list())
-	if err := r.handle.SyncTables(ctx, []kernel.Table{r.table.Skeleton()}, nil); err != nil {
-		r.t.Fatal(err)
-	}
+	r.sync()
 	r.list() // which the handle wants to see of sets that it has made
 	r.change(u.Elements)
 	return size(u.Elements)
@@ -178,6 +175,13 @@ func (r *rig) list() *Listing {
 	return l
 }
 
+func (r *rig) sync() {
+	r.t.Helper()
+	if err := r.handle.SyncTables(r.t.Context(), []kernel.Table{r.table.Skeleton()}, nil); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 func (r *rig) change(changes []kernel.SetChange) {
 	r.t.Helper()
 	if err := r.handle.ChangeElements(r.t.Context(), r.family.config.Family, TableName, changes); err != nil {
@@ -190,9 +194,7 @@ func (r *rig) set(all ...*service.Service) {
 	r.t.Helper()
 	u := r.table.Set(changes(all...))
 	if u.Skeleton {
-		if err := r.handle.SyncTables(r.t.Context(), []kernel.Table{r.table.Skeleton()}, nil); err != nil {
-			r.t.Fatal(err)
-		}
+		r.sync()
 	}
 	r.change(u.Elements)
 	if c := r.table.Compare(r.list()); len(c) > 0 {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/store"
 )
 
 // TableName is the name of the proxy's tables, one of family ip and one of family ip6.
@@ -162,7 +163,7 @@ func (w words) sets() []kernel.Set {
 func rule(exprs ...kernel.Expr) kernel.Rule { return kernel.Rule{Exprs: exprs} }
 
 func (w words) fixedChains() []kernel.Chain {
-	const dispatch, inside = "dispatch", insideChain
+	const dispatch = "dispatch"
 	chains := []kernel.Chain{
 		{Name: "prerouting", Hook: &kernel.Hook{Type: "nat", Hook: "prerouting", Priority: -100},
 			Rules: []kernel.Rule{rule(kernel.Verdict{Kind: kernel.Jump, Chain: dispatch})}},
@@ -171,12 +172,17 @@ func (w words) fixedChains() []kernel.Chain {
 		{Name: "postrouting", Hook: &kernel.Hook{Type: "nat", Hook: "postrouting", Priority: 100}, Rules: w.postrouting()},
 		{Name: dispatch, Rules: []kernel.Rule{
 			rule(kernel.SetPriority{Fields: w.key(), Map: setServices}, kernel.VerdictMap{Fields: []kernel.Operand{kernel.FieldPriority}, Map: setPlans}),
-			rule(kernel.Lookup{Fields: []kernel.Operand{w.daddr}, Set: setClusterIPs}, kernel.Reject{}),
+			rule(kernel.Lookup{Fields: []kernel.Operand{w.daddr}, Set: setClusterIPs},
+				kernel.Verdict{Kind: kernel.Goto, Chain: refuseChain}),
 			rule(kernel.Lookup{Fields: []kernel.Operand{w.daddr}, Set: setServiceNetworks}, kernel.Verdict{Kind: kernel.Drop}),
 		}},
-		{Name: inside, Rules: []kernel.Rule{
+		{Name: insideChain, Rules: []kernel.Rule{
 			rule(kernel.SetPriority{Fields: w.key(), Map: setInside}, kernel.VerdictMap{Fields: []kernel.Operand{kernel.FieldPriority}, Map: setInsidePlans}),
 			rule(kernel.Verdict{Kind: kernel.Drop}),
+		}},
+		{Name: refuseChain, Rules: []kernel.Rule{
+			rule(kernel.Compare{Field: kernel.FieldL4Proto, Value: kernel.Datum{Number: uint32(store.TCP)}}, kernel.Reject{Reset: true}),
+			rule(kernel.Reject{}),
 		}},
 	}
 	if w.DropInvalid {
