@@ -136,6 +136,9 @@ func (s *Store) client() (*clientv3.Client, error) {
 		grpc.WithChainUnaryInterceptor(failFast),
 		s.creds,
 	}
+	if s.cfg.Dial != nil {
+		options = append(options, grpc.WithContextDialer(s.cfg.Dial))
+	}
 	cli, err := clientv3.New(clientv3.Config{
 		Endpoints:            s.cfg.Endpoints,
 		DialTimeout:          s.cfg.RequestTimeout,

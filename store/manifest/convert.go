@@ -275,3 +275,28 @@ func endpointOf(addr netip.Addr, e discoveryv1.Endpoint) store.Endpoint {
 	}
 	return out
 }
+
+// ToEndpointSlice returns an EndpointSlice as the API shows it, for people to look at.
+func ToEndpointSlice(s *store.EndpointSlice) *discoveryv1.EndpointSlice {
+	out := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4}
+	if s.IPv6 {
+		out.AddressType = discoveryv1.AddressTypeIPv6
+	}
+	out.Namespace, out.Name, out.Labels = s.Name.Namespace, s.Name.Name, map[string]string{discoveryv1.LabelServiceName: s.Service}
+	for _, p := range s.Ports {
+		out.Ports = append(out.Ports, discoveryv1.EndpointPort{Name: new(p.Name), Protocol: new(corev1.Protocol(p.Protocol.String())), Port: new(int32(p.Port))})
+	}
+	for _, e := range s.Endpoints {
+		endpoint := discoveryv1.Endpoint{Addresses: []string{e.Addr.String()}}
+		endpoint.Conditions = discoveryv1.EndpointConditions{Ready: new(e.Ready), Serving: new(e.Serving), Terminating: new(e.Terminating)}
+		if e.Node != "" {
+			endpoint.NodeName = new(e.Node)
+		}
+		if e.Zone != "" {
+			endpoint.Zone = new(e.Zone)
+		}
+		out.Endpoints = append(out.Endpoints, endpoint)
+	}
+	DefaultEndpointSlice(out)
+	return out
+}
