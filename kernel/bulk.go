@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net/netip"
+	"time"
 )
 
 // Entry is an element of a Bulk set in the form in which nf_tables keeps it: the parts of key and value one after the other, as the Append
@@ -24,12 +25,21 @@ type BulkTables interface {
 
 	// ChangeElements makes all the changes in one transaction, or none. The error is ENOENT when a key to remove, a set or the table is
 	// not there, and EEXIST when a map has a key to add with another value: somebody else changed the table, and what it holds has to
-	// be listed. Large changes are the caller's to split.
+	// be listed. ENOENT is also the answer for a set that SyncTables of this handle has made, at first or anew, until Entries has listed it.
+	// Large changes are the caller's to split: until the end of a transaction the kernel holds some 8 KiB for each of its elements, in
+	// notifications to whoever listens; pieces of 10,000 elements cost no more time than larger ones.
 	ChangeElements(ctx context.Context, family TableFamily, table string, changes []SetChange) error
 
 	// Entries calls each with all elements of a set; a table or set that is not there is one without elements. A listing that was disturbed
 	// is repeated: reset is called before each, and what was told before counts no more.
 	Entries(ctx context.Context, set SetID, reset func(), each func(Entry)) error
+}
+
+// EntryState is an entry with what the kernel notes about it.
+type EntryState struct {
+	Entry
+	Expires        time.Duration // of a set with Timeout: the time that is left; 0 for an element that stays
+	Packets, Bytes uint64        // of a Counted set: what looked it up
 }
 
 // SetID names a set.

@@ -67,6 +67,8 @@ type Set struct {
 	Dynamic bool
 	// Timeout: elements may have a time after which they go.
 	Timeout bool
+	// Counted: each element counts the packets that look it up, and their bytes.
+	Counted bool
 }
 
 // Element is one element of a set or map. Key and Value hold one datum for each type of the set.

@@ -37,7 +37,7 @@ func choosing(family kernel.TableFamily) kernel.Table {
 	jump := func(to string) kernel.Expr { return kernel.Verdict{Kind: kernel.Goto, Chain: to} }
 	renew := kernel.Update{Set: "affinity", Key: client, Value: operands{kernel.FieldPriority}, Timeout: 3 * time.Hour}
 	return kernel.Table{Family: family, Name: "twill-test", Sets: []kernel.Set{
-		{Name: "services", Key: key, Value: priority, Bulk: true},
+		{Name: "services", Key: key, Value: priority, Bulk: true, Counted: true},
 		{Name: "plans", Key: priority, Value: []kernel.Type{kernel.TypeVerdict}, Elements: []kernel.Element{
 			{Key: []kernel.Datum{number(5)}, Value: []kernel.Datum{{Verdict: &kernel.Verdict{Kind: kernel.Goto, Chain: "by-chance"}}}}}},
 		{Name: "endpoints", Key: with(key, kernel.TypeNumber), Value: endpoint, Bulk: true},

@@ -19,6 +19,11 @@ const (
 	nftaSetFieldLen   = 1    // NFTA_SET_FIELD_LEN
 	nftaSetElemKeyEnd = 10   // NFTA_SET_ELEM_KEY_END
 
+	nftaSetExpr        = 17 // NFTA_SET_EXPR
+	nftaSetExpressions = 18 // NFTA_SET_EXPRESSIONS
+
+	exprCounter = "counter"
+
 	nftSetElemCatchAll = 2 // NFT_SET_ELEM_CATCHALL
 
 	maxComment = 127 // bytes that fit user data's one-byte length beside nft's limit of 128 with the NUL
@@ -121,6 +126,9 @@ func encodeSet(s kernel.Set) (*set, error) {
 	}
 	if s.Timeout {
 		spec.flags |= unix.NFT_SET_TIMEOUT
+	}
+	if s.Counted {
+		spec.expr = exprCounter
 	}
 	if s.Interval && len(s.Key) > 1 {
 		spec.flags |= setConcat

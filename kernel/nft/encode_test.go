@@ -3,6 +3,7 @@ package nft
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twill-cni/twill/kernel"
 )
@@ -54,6 +55,16 @@ func TestEncodeErrors(t *testing.T) {
 		{"verdict", rule(kernel.Verdict{Kind: "reject"}), `unknown verdict "reject"`},
 		{"jump nowhere", rule(kernel.Verdict{Kind: kernel.Jump}), `verdict jump with chain ""`},
 		{"drop somewhere", rule(kernel.Verdict{Kind: kernel.Drop, Chain: "sub"}), `verdict drop with chain "sub"`},
+		{"modulus", rule(kernel.SetPriority{Fields: []kernel.Operand{kernel.Numgen{}}}), "numgen: modulus is 0"},
+		{"offset", rule(kernel.SetPriority{Fields: []kernel.Operand{kernel.Hash{Fields: []kernel.Field{kernel.FieldMark}, Modulus: 2, Offset: 1<<32 - 1}}}),
+			"hash: offset 4294967295 and modulus 2 exceed 32 bits"},
+		{"nothing to hash", rule(kernel.SetPriority{Fields: []kernel.Operand{kernel.Hash{Modulus: 2}}}), "nothing to hash"},
+		{"long priority", rule(kernel.SetPriority{Fields: []kernel.Operand{kernel.FieldIP6Saddr}}), "one value of 4 bytes"},
+		{"timeout", rule(kernel.Update{Set: "s", Key: []kernel.Operand{kernel.FieldMark}, Timeout: time.Millisecond}), "timeout 1ms is no multiple of 20ms"},
+		{"long value", rule(kernel.Delete{Set: "s", Key: []kernel.Operand{kernel.FieldIP6Saddr, kernel.FieldIP6Daddr, kernel.FieldIIFName},
+			Value: []kernel.Operand{kernel.FieldIP6Saddr, kernel.FieldMark}}), "longer than the kernel's registers"},
+		{"dynamic without size", set(kernel.Set{Key: ip4, Dynamic: true}), "a set that packets change has a size"},
+		{"bulk with elements", set(kernel.Set{Key: ip4, Bulk: true, Elements: []kernel.Element{elem(addr("10.0.0.1"))}}), "a bulk set has one writer"},
 		{"no expression", rule(nil), "unknown expression <nil>"},
 	}
 	for _, tt := range tests {

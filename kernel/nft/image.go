@@ -38,6 +38,7 @@ type setSpec struct {
 	dataLen  uint32 // 0 for verdicts
 	size     uint32
 	fields   string // sizes of a concatenation's parts, one byte each, when they are ranges
+	expr     string // name of the expression that elements bear; ours have "counter" or none
 	userData string // what nft stores for its listing: byte order and comment
 }
 

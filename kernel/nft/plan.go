@@ -220,6 +220,9 @@ func (s setSpec) encode(a *nfnl.Attrs) {
 		})
 	}
 	a.Bytes(unix.NFTA_SET_USERDATA, []byte(s.userData))
+	if s.expr != "" {
+		a.Nest(nftaSetExpr, func(a *nfnl.Attrs) { a.String(unix.NFTA_EXPR_NAME, s.expr) })
+	}
 }
 
 func (p *planner) removeElements() {

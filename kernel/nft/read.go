@@ -132,6 +132,14 @@ func decodeSetSpec(b []byte) (name string, spec setSpec, err error) {
 		dataLen:  attrs[unix.NFTA_SET_DATA_LEN].Uint32(),
 		userData: string(attrs[unix.NFTA_SET_USERDATA].Value),
 	}
+	if several, ok := attrs[nftaSetExpressions]; ok {
+		spec.expr = string(several.Value) // never ours
+	}
+	one, err := nfnl.Parse(attrs[nftaSetExpr].Value)
+	if err != nil {
+		return "", spec, err
+	}
+	spec.expr += one[unix.NFTA_EXPR_NAME].String()
 	if spec.dataType == unix.NFT_DATA_VERDICT {
 		spec.dataLen = 0 // the size of the kernel's own struct
 	}
