@@ -49,7 +49,7 @@ func NewClaims() *Claims {
 
 // Apply takes changes of what Services claim, the last one of a Service counts, and returns the changes of what they have, sorted by name:
 // those of the Services themselves and of others that lose or get a frontend by it. Old of each change is ignored. The cost is that of the
-// changed Services, and of the frontends that they contest.
+// changed Services, and of those that lose or get something.
 func (c *Claims) Apply(changes []Change) []Change {
 	if len(c.services) == 0 { // grow once
 		c.services = make(map[store.ObjectName]*claimant, len(changes))
@@ -166,7 +166,9 @@ func (c *Claims) claim(k FrontendKey, s *claimant) {
 	at, _ := slices.BinarySearchFunc(rivals, s, func(a, b *claimant) int { return compareClaims(k, a.claimed, b.claimed) })
 	rivals = slices.Insert(rivals, at, s)
 	c.contested[k] = rivals
-	c.mark(rivals...)
+	if at == 0 { // the others lose it, or lose it to somebody else
+		c.mark(rivals...)
+	}
 }
 
 func (c *Claims) release(k FrontendKey, s *claimant) {
@@ -175,8 +177,11 @@ func (c *Claims) release(k FrontendKey, s *claimant) {
 		delete(c.sole, k)
 		return
 	}
+	won := rivals[0] == s
 	rivals = slices.DeleteFunc(rivals, func(r *claimant) bool { return r == s })
-	c.mark(rivals...)
+	if won {
+		c.mark(rivals...)
+	}
 	if len(rivals) > 1 {
 		c.contested[k] = rivals
 		return

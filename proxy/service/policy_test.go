@@ -281,9 +281,11 @@ func TestSourceRanges(t *testing.T) {
 			want: []string{inside, vip + "; from [192.0.2.0/24 203.0.113.5/32]", vip6 + "; from [2001:db8:7::/48]", inside6},
 		},
 		{
-			name: "one that holds the node, of an address that others catch", slices: both,
-			svc:  web(onlyVIP, dualStack, ranges("192.0.2.0/24", "2001:db8:7::/48"), func(s *store.Service) { s.Ingress[0].Proxy = true }),
-			want: []string{inside, vip6 + "; from [2001:db8:7::/48]", inside6},
+			name: "one that holds the node, beside an address that others catch", slices: both,
+			svc: web(onlyVIP, dualStack, ranges("192.0.2.0/24", "2001:db8:7::/48"), func(s *store.Service) {
+				s.Ingress = append(s.Ingress, store.Ingress{Addr: netip.MustParseAddr("203.0.113.9"), Proxy: true})
+			}),
+			want: []string{inside, vip + "; from [192.0.2.0/24 203.0.113.5/32]", vip6 + "; from [2001:db8:7::/48]", inside6},
 		},
 		{
 			name: "one that holds the node", slices: both, svc: web(onlyVIP, dualStack, ranges("192.0.2.0/24", "2001:db8:7::/48")),

@@ -13,7 +13,8 @@ import (
 // Service at all (nil), a headless one, an ExternalName, and one that another proxy serves.
 //
 // The meaning is that of kube-proxy 1.37 in nftables mode, with these differences. loadBalancerSourceRanges that hold no network of a family
-// let nobody in by that family, where kube-proxy lets everybody in. Weights and schedulers are ours alone.
+// let nobody in by that family, where kube-proxy lets everybody in. Of a dual-stack Service one health check answers for both families,
+// with the larger count. Weights and schedulers are ours alone.
 func Resolve(svc *store.Service, from []*store.EndpointSlice, node *Node) *Service {
 	compacted := make([]*slice, 0, len(from))
 	for _, s := range from {

@@ -206,6 +206,11 @@ func TestMerge(t *testing.T) {
 			want:   []string{"ClusterIP TCP 10.96.0.7:80: 10.244.1.5:8080@; masquerade off-cluster"},
 		},
 		{
+			name: "one that still serves in one slice only", svc: web(),
+			slices: sliceList{podsIn("web-1", "10.244.1.5 dying"), podsIn("web-2", "10.244.1.5 draining")},
+			want:   []string{"ClusterIP TCP 10.96.0.7:80: 10.244.1.5:8080@; masquerade off-cluster"},
+		},
+		{
 			name: "IPv4-mapped addresses are IPv4", svc: web(), slices: sliceList{podsIn("web-1", "10.244.1.5"), podsIn("web-2", "::ffff:10.244.1.5")},
 			want: []string{"ClusterIP TCP 10.96.0.7:80: 10.244.1.5:8080@; masquerade off-cluster"},
 		},

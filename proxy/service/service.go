@@ -95,7 +95,7 @@ type Backends struct {
 type Endpoint struct {
 	Addr   netip.AddrPort
 	Local  bool   // on this node
-	Weight uint32 // at least 1
+	Weight uint32 // 1 to MaxWeight
 }
 
 // Masquerade says whose connections get the node's address as their source.
