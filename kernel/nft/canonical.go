@@ -70,15 +70,11 @@ func appendAttrs(out []byte, name string, b []byte) ([]byte, error) {
 	return append(out, 0xff, 0xff), nil
 }
 
-// isZero reports whether an attribute is the number 0, of 32 or 64 bits, or padding before one of 64 bits.
+// isZero reports whether an attribute is the number 0, of 8, 32 or 64 bits, or padding before one of 64 bits.
 func isZero(value []byte) bool {
 	switch len(value) {
-	case 0:
-		return true
-	case 4:
-		return binary.BigEndian.Uint32(value) == 0
-	case 8:
-		return binary.BigEndian.Uint64(value) == 0
+	case 0, 1, 4, 8:
+		return !slices.ContainsFunc(value, func(b byte) bool { return b != 0 })
 	}
 	return false
 }

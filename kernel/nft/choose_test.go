@@ -50,6 +50,7 @@ func choosing(family kernel.TableFamily) kernel.Table {
 			rule(kernel.SetPriority{Fields: frontend(), Map: "services"}, kernel.VerdictMap{Fields: operands{kernel.FieldPriority}, Map: "plans"}),
 			rule(kernel.Compare{Field: kernel.FieldFIBSaddrType, Value: number(2)}, kernel.Update{Set: "seen", Key: operands{saddr}, Timeout: time.Minute}),
 			rule(kernel.Compare{Field: kernel.FieldPriority, Value: number(7)}, kernel.Reject{}),
+			rule(kernel.Compare{Field: kernel.FieldL4Proto, Value: number(6)}, kernel.Reject{Reset: true}),
 		}},
 		{Name: "by-chance", Rules: []kernel.Rule{
 			rule(kernel.SetPriority{}),
@@ -134,7 +135,7 @@ func TestChoosingDrift(t *testing.T) {
 		"timeout":           {"timeout 3h", "timeout 2h"},
 		"update for add":    {"update @affinity", "add @affinity"},
 		"priority":          {"priority set none", "priority set 0:1"},
-		"reject with reset": {"reject", "meta l4proto tcp reject with tcp reset"},
+		"reset with reject": {"reject with tcp reset", "reject"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
