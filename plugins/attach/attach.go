@@ -66,7 +66,8 @@ type Record struct {
 	ContainerID  string                `json:"containerID"`
 	IfName       string                `json:"ifName"`
 	Netns        string                `json:"netns"`
-	Pod          string                `json:"pod,omitempty"` // namespace/name, for people
+	Pod          string                `json:"pod,omitempty"` // namespace/name
+	Labels       map[string]string     `json:"labels,omitempty"`
 	Bridge       string                `json:"bridge"`
 	HostLink     string                `json:"hostLink"`
 	Shaper       string                `json:"shaper,omitempty"` // ifb device; empty when nothing is shaped

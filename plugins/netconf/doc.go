@@ -20,7 +20,7 @@
 //	dns             {}            nameservers, domain, search, options: handed on in the result
 //	capabilities    {}            which of the entries of runtimeConfig a runtime is to pass
 //	runtimeConfig   {}            portMappings, bandwidth, ips, mac, dns: see docs/cni-config.md
-//	args            {}            args.cni.ips and args.cni.mac: as runtimeConfig, which wins
+//	args            {}            args.cni.ips and args.cni.mac: as runtimeConfig, which wins; args.cni.labels
 //	prevResult                    CHECK and DEL: the result of the ADD. Not accepted by ADD
 //
 // A key that contains a slash belongs to the specification ("cni.dev/valid-attachments") or to a runtime and is let through. Every

@@ -51,7 +51,8 @@ type Config struct {
 
 	PortMappings []PortMapping
 	Bandwidth    Bandwidth
-	MAC          kernel.MAC // of the pod's link; zero: derived
+	MAC          kernel.MAC        // of the pod's link; zero: derived
+	Labels       map[string]string // of the pod, args.cni.labels; nil when there are none
 
 	PrevResult json.RawMessage // nil when there is none
 
@@ -83,13 +84,24 @@ func (b Bandwidth) IsZero() bool { return b.Ingress.Bits == 0 && b.Egress.Bits =
 // document is the JSON form; known lists its keys.
 type document struct {
 	basics
-	Type          string                             `json:"type"`
-	Bridge        *string                            `json:"bridge"`
-	MTU           int                                `json:"mtu"`
-	Hairpin       *bool                              `json:"hairpin"`
-	DNS           DNS                                `json:"dns"`
-	RuntimeConfig runtimeConfig                      `json:"runtimeConfig"`
-	Args          struct{ CNI struct{ MAC string } } `json:"args"`
+	Type          string                 `json:"type"`
+	Bridge        *string                `json:"bridge"`
+	MTU           int                    `json:"mtu"`
+	Hairpin       *bool                  `json:"hairpin"`
+	DNS           DNS                    `json:"dns"`
+	RuntimeConfig runtimeConfig          `json:"runtimeConfig"`
+	Args          struct{ CNI argsJSON } `json:"args"`
+}
+
+// argsJSON is "args.cni" as the CNI conventions have it (CONVENTIONS.md, "args in network config").
+type argsJSON struct {
+	MAC    string      `json:"mac"`
+	Labels []labelJSON `json:"labels"`
+}
+
+type labelJSON struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
 }
 
 // basics is the part of the document that every verb needs.
@@ -260,8 +272,37 @@ func (d *document) runtime(c *Config) error {
 			return fmt.Errorf("%s: %w", m.key, err)
 		}
 	}
+	if c.Labels, err = parseLabels(d.Args.CNI.Labels); err != nil {
+		return fmt.Errorf("args.cni.labels: %w", err)
+	}
 	c.PortMappings, err = parsePortMappings(rc.PortMappings)
 	return err
+}
+
+// maxLabels and maxLabel bound what a record of an attachment has to hold: the number of labels, and the size in bytes of a key or value.
+const (
+	maxLabels = 256
+	maxLabel  = 317 // Kubernetes' longest: a DNS subdomain, a slash and 63 characters
+)
+
+func parseLabels(labels []labelJSON) (map[string]string, error) {
+	if len(labels) > maxLabels {
+		return nil, fmt.Errorf("%d labels are more than the %d that are allowed", len(labels), maxLabels)
+	}
+	var out map[string]string
+	for i, l := range labels {
+		if l.Key == "" || len(l.Key) > maxLabel || len(l.Value) > maxLabel {
+			return nil, fmt.Errorf("label %d: want a key and a value of at most %d bytes", i, maxLabel)
+		}
+		if _, twice := out[l.Key]; twice {
+			return nil, fmt.Errorf("%q is given twice", l.Key)
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[l.Key] = l.Value
+	}
+	return out, nil
 }
 
 func parseMAC(s string) (kernel.MAC, error) {

@@ -56,6 +56,8 @@ func TestParse(t *testing.T) {
 			c.DNS = DNS{Nameservers: []string{"192.0.2.54"}, Search: []string{"b"}}
 		})},
 		{"mac of args", `"args":{"cni":{"mac":"02:00:00:00:00:01"}}`, base(func(c *Config) { c.MAC = kernel.MAC{2, 0, 0, 0, 0, 1} })},
+		{"labels", `"args":{"cni":{"labels":[{"key":"app","value":"web"},{"key":"x.example/y","value":""}]}}`,
+			base(func(c *Config) { c.Labels = map[string]string{"app": "web", "x.example/y": ""} })},
 		{"mac of the runtime wins", `"args":{"cni":{"mac":"02:00:00:00:00:01"}},"runtimeConfig":{"mac":"02:00:00:00:00:02"}`,
 			base(func(c *Config) { c.MAC = kernel.MAC{2, 0, 0, 0, 0, 2} })},
 		{"bandwidth", `"runtimeConfig":{"bandwidth":{"ingressRate":1000,"ingressBurst":4294967295,"egressRate":2000}}`, base(func(c *Config) {
@@ -108,6 +110,8 @@ func TestParseErrors(t *testing.T) {
 		{"runDir relative", `"runDir":"x"`, "runDir:"},
 		{"multicast mac", `"runtimeConfig":{"mac":"01:00:00:00:00:01"}`, "runtimeConfig.mac:"},
 		{"long mac", `"args":{"cni":{"mac":"02:00:00:00:00:00:00:01"}}`, "args.cni.mac:"},
+		{"label without a key", `"args":{"cni":{"labels":[{"value":"x"}]}}`, "args.cni.labels: label 0:"},
+		{"label twice", `"args":{"cni":{"labels":[{"key":"a","value":"x"},{"key":"a","value":"y"}]}}`, `args.cni.labels: "a" is given twice`},
 		{"host port too large", `"runtimeConfig":{"portMappings":[{"hostPort":65536,"containerPort":1}]}`, "runtimeConfig.portMappings[0].hostPort:"},
 		{"no container port", `"runtimeConfig":{"portMappings":[{"hostPort":1}]}`, "runtimeConfig.portMappings[0].containerPort:"},
 		{"protocol", `"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":1,"protocol":"icmp"}]}`, "runtimeConfig.portMappings[0].protocol:"},
