@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"context"
 	"errors"
 	"net/netip"
 	"strings"
@@ -263,4 +264,44 @@ func TestEntryForEveryKey(t *testing.T) {
 func TestBulkContract(t *testing.T) {
 	h, _ := open(t)
 	kerneltest.BulkContract(t, h)
+}
+
+// TestEntriesWhileSetGrows lists a set while another handle fills it, so that its hash table is resized between the messages of a listing.
+func TestEntriesWhileSetGrows(t *testing.T) {
+	h, _ := openChoosing(t)
+	other, _ := openHere(t)
+	const there, more, piece = 5000, 60_000, 500
+	first := endpoints(0, there)
+	changeElements(t, h, setChange("endpoints", nil, first...))
+	done := make(chan error, 1)
+	go func() {
+		for i := there; i < there+more; i += piece {
+			err := other.ChangeElements(context.Background(), kernel.FamilyIPv4, "twill-test", []kernel.SetChange{setChange("endpoints", nil, endpoints(i, piece)...)})
+			if err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	listings := 0
+	for growing := true; growing; listings++ {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			growing = false
+		default:
+		}
+		have := entries(t, h, "endpoints")
+		for _, e := range first {
+			if have[e.Key] != e.Value {
+				t.Fatalf("listing %d of %d elements lacks one that is there all the time", listings, len(have))
+			}
+		}
+	}
+	if have := entries(t, h, "endpoints"); len(have) != there+more {
+		t.Errorf("have %d elements after %d listings", len(have), listings)
+	}
 }

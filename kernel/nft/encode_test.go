@@ -1,11 +1,15 @@
 package nft
 
 import (
+	"hash/maphash"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/kernel/nfnl"
 )
 
 // TestEncodeErrors has tables that the kernel could not be told, or that it would understand in another way than they are meant.
@@ -143,5 +147,34 @@ func FuzzDecodeListing(f *testing.F) {
 			}
 		}
 		_ = commentOf(element.value.comment, udataComment)
+	})
+}
+
+func FuzzDecodeEntries(f *testing.F) {
+	for i := range 3 {
+		var list nfnl.Attrs
+		list.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(a *nfnl.Attrs) {
+			for j := range i {
+				*a = appendEntry(*a, endpoint(j, 80))
+			}
+			*a = appendEntry(*a, kernel.Entry{})
+		})
+		f.Add([]byte(list))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var entries, states int
+		var seen keyHashes
+		seen.seed = maphash.MakeSeed()
+		reader := entryReader{each: func(kernel.Entry) { entries++ }, seen: &seen}
+		errEntries := reader.message(nfnl.Message{Attrs: b})
+		errStates := eachElement(nfnl.Message{Attrs: b}, func(element []byte) error {
+			_, err := decodeState(element)
+			states++
+			return err
+		})
+		if errEntries == nil && errStates == nil && entries != states {
+			t.Errorf("%d entries and %d states in the same message", entries, states)
+		}
+		_ = seen.distinct()
 	})
 }
