@@ -39,6 +39,10 @@ type Config struct {
 	HostLocalDir string // empty: none
 	BGPConfig    string // file; empty: none
 
+	Kubeconfig  string // file; empty: none
+	Proxy       string // "off" or "nftables"
+	ProxyConfig string // file; empty: none
+
 	PodReleaseDelay time.Duration // for how long a pod must be gone before what is left of it is released
 
 	HealthAddress  string // empty: off

@@ -47,6 +47,7 @@ func defaults() *Config {
 		NodeName: "host1", IPMasq: true,
 		SubnetFile: "/run/flannel/subnet.env", RunDir: "/run/twill", CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin",
 		HostLocalDir:    "/var/lib/cni/networks",
+		Proxy:           "off",
 		PodReleaseDelay: 30 * time.Second,
 		HealthAddress:   "127.0.0.1:10270", MetricsAddress: "127.0.0.1:10270", LogFormat: "text",
 	}
@@ -68,12 +69,12 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		"etcd-cafile": "/ca", "etcd-certfile": "/cert", "etcd-keyfile": "/key", "etcd-username": "u", "etcd-password": "p",
 		"node-name": "n1", "iface": "eth1", "public-ip": "192.0.2.9", "public-ipv6": "2001:db8::9", "ip-masq": "false",
 		"vxlan-checksum-offload": "off", "subnet-file": "/s", "run-dir": "/r", "cni-conf-dir": "/c/", "cni-bin-dir": "", "host-local-dir": "/h/", "pod-release-delay": "2m",
-		"health-address": "[::1]:1", "metrics-address": "", "proxy": "off", "policy": "off", "log-level": "debug", "log-format": "json",
-		"kubeconfig": "", "net-conf": "", "bgp-config": "/b",
+		"health-address": "[::1]:1", "metrics-address": "", "proxy": "nftables", "proxy-config": "/p", "kubeconfig": "/k", "policy": "off", "log-level": "debug", "log-format": "json",
+		"net-conf": "", "bgp-config": "/b",
 	}
 	elsewhere := []string{"iface-regex", "etcd-password-file"} // exclude one of the above; see TestAlternatives
 	want := &Config{
-		Backend: "vxlan", BGPConfig: "/b", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
+		Backend: "vxlan", BGPConfig: "/b", Proxy: "nftables", ProxyConfig: "/p", Kubeconfig: "/k", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
 		EtcdCAFile: "/ca", EtcdCertFile: "/cert", EtcdKeyFile: "/key", EtcdUsername: "u", EtcdPassword: "p",
 		NodeName: "n1", Iface: "eth1", PublicIP: netip.MustParseAddr("192.0.2.9"), PublicIPv6: netip.MustParseAddr("2001:db8::9"),
 		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HostLocalDir: "/h", PodReleaseDelay: 2 * time.Minute, HealthAddress: "[::1]:1",
@@ -175,9 +176,9 @@ func TestErrors(t *testing.T) {
 	}{
 		{"unknown backend", nil, []string{"TWILLD_BACKEND=udp"}, "", `env TWILLD_BACKEND: "udp" is unknown: use vxlan or bgp`},
 		{"datastore to come", nil, nil, "datastore: kube", `file twill.yaml key datastore: "kube" is not available in this version: use etcd`},
-		{"proxy to come", []string{"--proxy=nftables"}, nil, "", `flag --proxy: "nftables" is not available in this version: use off`},
+		{"unknown proxy", []string{"--proxy=iptables"}, nil, "", `flag --proxy: "iptables" is unknown: use off or nftables`},
 		{"policy to come", []string{"--policy=on"}, nil, "", `flag --policy: "on" is not available in this version: use off`},
-		{"kubeconfig to come", []string{"--kubeconfig=/k"}, nil, "", "flag --kubeconfig: is for the datastore kube, which is not available in this version: remove it"},
+		{"net-conf to come", []string{"--net-conf=/k"}, nil, "", "flag --net-conf: is for the datastore kube, which is not available in this version: remove it"},
 		{"relative BGP file", []string{"--bgp-config=bgp.yaml"}, nil, "", `flag --bgp-config: "bgp.yaml" is no absolute path`},
 		{"public address", nil, []string{"TWILLD_PUBLIC_IP=10.0.0"}, "", `env TWILLD_PUBLIC_IP: "10.0.0" is no IPv4 unicast address`},
 		{"public address of the other family", []string{"--public-ip=::1"}, nil, "", `flag --public-ip: "::1" is no IPv4 unicast address`},

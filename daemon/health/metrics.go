@@ -24,6 +24,9 @@ type Metrics struct {
 	rejected   prometheus.Gauge
 }
 
+// Registry is where others register figures of their own.
+func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
+
 // NewMetrics returns the daemon's metrics with a registry of their own.
 func NewMetrics(version, backend string) *Metrics {
 	kind := []string{"kind"}

@@ -25,8 +25,8 @@ type Server struct {
 type Addresses struct{ Health, Metrics string }
 
 // Listen opens the addresses, so that one which is taken is found out at the start. Nothing is answered before Run. It must be
-// called once for m.
-func Listen(a Addresses, status *node.Status, m *Metrics, log *slog.Logger) (*Server, error) {
+// called once for m. Ready is the node that is ready itself and of which all of also are.
+func Listen(a Addresses, status *node.Status, m *Metrics, log *slog.Logger, also ...func() error) (*Server, error) {
 	m.follow(status)
 	muxes := map[string]*http.ServeMux{}
 	mux := func(address string) *http.ServeMux {
@@ -37,7 +37,13 @@ func Listen(a Addresses, status *node.Status, m *Metrics, log *slog.Logger) (*Se
 	}
 	if a.Health != "" {
 		mux(a.Health).Handle("GET /healthz", probe(func() error { return status.Live(time.Now()) }))
-		mux(a.Health).Handle("GET /readyz", probe(status.Ready))
+		mux(a.Health).Handle("GET /readyz", probe(func() error {
+			errs := []error{status.Ready()}
+			for _, ready := range also {
+				errs = append(errs, ready())
+			}
+			return errors.Join(errs...)
+		}))
 	}
 	if a.Metrics != "" {
 		mux(a.Metrics).Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))

@@ -14,6 +14,7 @@ import (
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/linux"
 	"github.com/twill-cni/twill/kernel/nft"
+	"github.com/twill-cni/twill/proxy/dnat"
 )
 
 // monitor joins the notifications of rtnetlink and nftables, and lets others listen to them too.
@@ -21,11 +22,12 @@ type monitor struct {
 	links  *linux.Monitor
 	tables *nft.Monitor
 	pods   *attachments.Keeper
+	proxy  *services
 }
 
 // monitor opens a monitor, of the underlay's routes too for a backend that finds next hops by them. The keeper looks at everything again, since
 // it heard nothing before.
-func (k kernels) monitor(backend string, pods *attachments.Keeper) (node.Monitor, error) {
+func (k kernels) monitor(backend string, pods *attachments.Keeper, proxied *services) (node.Monitor, error) {
 	links, err := k.links.NewMonitor(nil)
 	if err != nil {
 		return nil, err
@@ -40,7 +42,8 @@ func (k kernels) monitor(backend string, pods *attachments.Keeper) (node.Monitor
 		return nil, errors.Join(err, links.Close())
 	}
 	pods.Resync()
-	return &monitor{links, tables, pods}, nil
+	proxied.Observe(kernel.Event{Lost: true})
+	return &monitor{links, tables, pods, proxied}, nil
 }
 
 func (m *monitor) SetLinks(names []string) error { return m.links.SetLinks(names) }
@@ -49,7 +52,10 @@ func (m *monitor) SetLinks(names []string) error { return m.links.SetLinks(names
 func (m *monitor) Run(ctx context.Context, emit func(kernel.Event)) error {
 	both := func(ev kernel.Event) {
 		m.pods.Observe(ev)
-		emit(ev)
+		m.proxy.Observe(ev)
+		if ev.Kind != kernel.KindTable || ev.Table != dnat.TableName {
+			emit(ev)
+		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.links.Run(ctx, both) })

@@ -67,6 +67,10 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	}
 	defer pods.Close()
 	keeper := pods.keeper(cfg, metrics)
+	proxied, err := openServices(cfg, k, datastore, metrics, log)
+	if err != nil {
+		return err
+	}
 	n := node.New(node.Options{
 		Store:     datastore,
 		Dataplane: reconcile.New(k.links, k.tables, log),
@@ -75,16 +79,27 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		Backend: func(network store.Network) (node.Backend, error) {
 			return newBackend(ctx, cfg, network, backends{k.links, routes})
 		},
-		Uplink:     func(network store.Network) (kernel.Uplink, error) { return findUplink(ctx, cfg, network, k.links) },
-		Monitor:    func() (node.Monitor, error) { return k.monitor(cfg.Backend, keeper) },
-		Tables:     tables(cfg),
-		BridgeMAC:  k.bridgeMAC,
-		Forwarding: k.links.EnsureForwarding,
-		Observer:   metrics,
-		Jitter:     jitter,
+		Uplink: func(network store.Network) (kernel.Uplink, error) {
+			uplink, err := findUplink(ctx, cfg, network, k.links)
+			if err == nil {
+				proxied.setUplink(ctx, uplink)
+			}
+			return uplink, err
+		},
+		Monitor: func() (node.Monitor, error) { return k.monitor(cfg.Backend, keeper, proxied) },
+		Tables: func(network store.Network, own store.Subnets) []kernel.Table {
+			proxied.setNetworks(network, own)
+			return tables(cfg, network, own)
+		},
+		BridgeMAC: k.bridgeMAC,
+		Forwarding: func(ipv4, ipv6 bool) error {
+			return errors.Join(k.links.EnsureForwarding(ipv4, ipv6), proxied.prepareHost(ipv4, ipv6))
+		},
+		Observer: metrics,
+		Jitter:   jitter,
 	})
 	addresses := health.Addresses{Health: cfg.HealthAddress, Metrics: cfg.MetricsAddress}
-	server, err := health.Listen(addresses, n.Status(), metrics, log)
+	server, err := health.Listen(addresses, n.Status(), metrics, log, proxied.Ready)
 	if err != nil {
 		return err
 	}
@@ -99,6 +114,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	g.Go(func() error { return n.Run(ctx) })
 	g.Go(func() error { return routes.Run(ctx, datastore) })
 	g.Go(func() error { return keeper.Run(ctx) })
+	g.Go(func() error { return proxied.Run(ctx) })
 	err = g.Wait()
 	log.Info("twilld ends; what it programmed stays in the kernel")
 	return err
@@ -188,15 +204,13 @@ func newOverlay(ctx context.Context, cfg *config.Config, network store.Network, 
 
 // tables returns the masquerade table. With --ip-masq=false it has no rules, but it is still there: only so is the table
 // emptied that an earlier run filled.
-func tables(cfg *config.Config) func(store.Network, store.Subnets) []kernel.Table {
-	return func(network store.Network, own store.Subnets) []kernel.Table {
-		var rules masquerade.Config
-		if cfg.IPMasq {
-			rules.Cluster = valid(network.IPv4.Network, network.IPv6.Network)
-			rules.Local = valid(own.IPv4, own.IPv6)
-		}
-		return []kernel.Table{masquerade.Table(rules)}
+func tables(cfg *config.Config, network store.Network, own store.Subnets) []kernel.Table {
+	var rules masquerade.Config
+	if cfg.IPMasq {
+		rules.Cluster = valid(network.IPv4.Network, network.IPv6.Network)
+		rules.Local = valid(own.IPv4, own.IPv6)
 	}
+	return []kernel.Table{masquerade.Table(rules)}
 }
 
 func valid(prefixes ...netip.Prefix) []netip.Prefix {

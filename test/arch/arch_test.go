@@ -48,6 +48,12 @@ var rules = []rule{
 		deny:   []string{"go.etcd.io/etcd/client", "go.etcd.io/etcd/api"},
 	},
 	{
+		name:   "only store/kube is a client of the Kubernetes API",
+		in:     []string{""},
+		except: []string{"store/kube", "test"},
+		deny:   []string{"k8s.io/client-go"},
+	},
+	{
 		name:   "only bgp/gobgp knows the BGP library",
 		in:     []string{""},
 		except: []string{"bgp/gobgp", "test/bench"},

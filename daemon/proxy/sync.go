@@ -1,0 +1,329 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/kernel/conntrack"
+	"github.com/twill-cni/twill/proxy/dnat"
+	"github.com/twill-cni/twill/proxy/service"
+	"github.com/twill-cni/twill/store"
+)
+
+const (
+	retryFirst = 50 * time.Millisecond
+	retryMost  = 5 * time.Second
+
+	// pieceSize is how many elements are written in one transaction at most. A change of some Services is one piece; only filling a table
+	// takes several, which bounds the memory for it.
+	pieceSize = 20_000
+
+	// affinitySize is how many clients are remembered in each family.
+	affinitySize = 1 << 18
+
+	// driftSpacing bounds what it costs when another program keeps changing our tables.
+	driftSpacing = 200 * time.Millisecond
+)
+
+var errNotSynced = errors.New("service proxy: Services have not been read yet")
+
+// loop syncs whenever something came, until ctx ends.
+func (p *Proxy) loop(ctx context.Context) {
+	full := time.NewTimer(p.opts.Config.SyncPeriod)
+	defer full.Stop()
+	var delay time.Duration
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.wake:
+		case <-full.C:
+			full.Reset(p.opts.Config.SyncPeriod)
+			p.checks.Retry()
+			p.put(func(in *inbox) { in.drift = true })
+		}
+		began := time.Now()
+		if err := p.sync(ctx, p.take()); err != nil && ctx.Err() == nil {
+			delay = min(max(2*delay, retryFirst), retryMost)
+			p.opts.Log.Error("Services could not be programmed; what the kernel holds stays, and it is tried again", "err", err, "in", delay)
+			if !sleep(ctx, delay) {
+				return
+			}
+			p.nudge()
+			continue
+		}
+		delay = 0
+		if !sleep(ctx, time.Until(began.Add(p.opts.Config.MinSyncPeriod))) {
+			return
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// sync takes in what came and makes the kernel hold what follows. After an error, what was taken in is not lost: the next one compares
+// everything.
+func (p *Proxy) sync(ctx context.Context, in inbox) error {
+	p.state.Lock()
+	defer p.state.Unlock()
+	began := time.Now()
+	for _, c := range in.changes {
+		p.tracker.Apply(c)
+	}
+	if in.host != nil && (p.host == nil || !p.host.equal(in.host)) {
+		p.host = in.host
+		p.tracker.SetNode(service.Node{Name: p.opts.NodeName, Addrs: p.host.Addrs, NodePortAddrs: p.host.NodePortAddrs,
+			MasqueradeAll: p.opts.Config.MasqueradeAll, Scheduler: p.opts.Config.Scheduler})
+	}
+	if p.host == nil {
+		return nil
+	}
+	first := !p.tracker.Complete()
+	if first {
+		return nil
+	}
+	changes := p.tracker.Next()
+	compared, err := p.program(ctx, changes, in.drift)
+	p.health.sync(began, err)
+	ended := time.Now()
+	if compared || len(changes) > 0 || err != nil {
+		p.opts.Metrics.synced(began, ended, compared, err)
+	}
+	if err == nil && len(in.changes) > 0 {
+		p.opts.Metrics.programming.Observe(ended.Sub(in.since).Seconds())
+	}
+	p.follow(changes)
+	return err
+}
+
+// program writes the changes, or with compare all that differs from the kernel. It reports whether it compared.
+func (p *Proxy) program(ctx context.Context, changes []service.Change, compare bool) (compared bool, err error) {
+	p.ensureFamilies()
+	converted := make([]dnat.Change, len(changes))
+	for i, c := range changes {
+		converted[i] = dnat.Change{Name: c.Name(), Service: c.New}
+	}
+	var errs []error
+	for _, f := range p.families {
+		f.compare = f.compare || compare
+		compared = compared || f.compare
+		if err := p.programFamily(ctx, f, converted); err != nil {
+			f.compare = true
+			errs = append(errs, err)
+		}
+	}
+	return compared, errors.Join(errs...)
+}
+
+// ensureFamilies makes the tables, anew when what they depend on changed.
+func (p *Proxy) ensureFamilies() {
+	networks := p.tracker.Networks()
+	for i, of := range []kernel.TableFamily{kernel.FamilyIPv4, kernel.FamilyIPv6} {
+		c := dnat.Config{
+			Family:          of,
+			PodNetworks:     p.podNetworks(),
+			NodePodNetworks: p.host.NodePodNetworks,
+			ServiceNetworks: networks,
+			MasqueradeBit:   p.opts.Config.MasqueradeBit,
+			MasqueradeAll:   p.opts.Config.MasqueradeAll,
+			DropInvalid:     !p.opts.Config.Conntrack.BeLiberal,
+			AffinitySize:    affinitySize,
+		}
+		switch {
+		case len(p.families) <= i:
+			p.families = append(p.families, &family{config: c, table: dnat.New(c), compare: true, fresh: true})
+		case !p.families[i].config.Equal(c):
+			*p.families[i] = family{config: c, table: dnat.New(c), compare: true, fresh: true}
+		}
+	}
+}
+
+func (p *Proxy) podNetworks() []netip.Prefix {
+	if given := p.opts.Config.ClusterNetworks; given != nil {
+		return given
+	}
+	return p.host.PodNetworks
+}
+
+// programFamily brings one table up to date.
+func (p *Proxy) programFamily(ctx context.Context, f *family, changes []dnat.Change) error {
+	if f.fresh {
+		return p.adopt(ctx, f)
+	}
+	u := f.table.Set(changes)
+	if f.compare {
+		return p.compare(ctx, f)
+	}
+	if u.Skeleton {
+		if err := p.syncSkeleton(ctx, f); err != nil {
+			return err
+		}
+	}
+	return p.write(ctx, f, u.Elements)
+}
+
+// adopt takes over what an earlier run left in the kernel, and makes of it what should be there.
+func (p *Proxy) adopt(ctx context.Context, f *family) error {
+	for _, set := range dnat.PlanSets() {
+		elements, err := p.opts.Kernel.ListElements(f.config.Family, dnat.TableName, set)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("list set %s: %w", set, err)
+		}
+		f.table.Adopt(elements)
+	}
+	if err := p.syncSkeleton(ctx, f); err != nil { // sets that are missing, or of another shape, are made before they are read
+		return err
+	}
+	listing, err := p.list(ctx, f)
+	if err != nil {
+		return err
+	}
+	u := f.table.Reset(p.tracker.All(), listing)
+	f.fresh = false
+	if err := p.syncSkeleton(ctx, f); err != nil {
+		return err
+	}
+	if err := p.write(ctx, f, u.Elements); err != nil {
+		return err
+	}
+	return p.prune(ctx, f)
+}
+
+// compare makes good whatever is different in the kernel.
+func (p *Proxy) compare(ctx context.Context, f *family) error {
+	if err := p.syncSkeleton(ctx, f); err != nil {
+		return err
+	}
+	listing, err := p.list(ctx, f)
+	if err != nil {
+		return err
+	}
+	if err := p.write(ctx, f, f.table.Compare(listing)); err != nil {
+		return err
+	}
+	return p.prune(ctx, f)
+}
+
+// prune removes the chains that nothing leads to any more.
+func (p *Proxy) prune(ctx context.Context, f *family) error {
+	f.compare = false
+	if !f.table.Prune() {
+		return nil
+	}
+	return p.syncSkeleton(ctx, f)
+}
+
+func (p *Proxy) syncSkeleton(ctx context.Context, f *family) error {
+	return p.opts.Kernel.SyncTables(ctx, []kernel.Table{f.table.Skeleton()}, nil)
+}
+
+// list reads the large sets.
+func (p *Proxy) list(ctx context.Context, f *family) (*dnat.Listing, error) {
+	listing := &dnat.Listing{}
+	for _, set := range dnat.BulkSets() {
+		id := kernel.SetID{Family: f.config.Family, Table: dnat.TableName, Set: set}
+		err := p.opts.Kernel.Entries(ctx, id, func() { listing.Clear(set) }, func(e kernel.Entry) { listing.Add(set, e) })
+		if err != nil {
+			return nil, fmt.Errorf("list set %s: %w", set, err)
+		}
+	}
+	return listing, nil
+}
+
+// write changes elements, in several transactions when there are very many.
+func (p *Proxy) write(ctx context.Context, f *family, changes []kernel.SetChange) error {
+	n := 0
+	for _, c := range changes {
+		n += len(c.Remove) + len(c.Add)
+	}
+	if n == 0 {
+		return nil
+	}
+	for _, piece := range dnat.Split(changes, pieceSize) {
+		if err := p.opts.Kernel.ChangeElements(ctx, f.config.Family, dnat.TableName, piece); err != nil {
+			return err
+		}
+	}
+	p.opts.Metrics.written.Add(float64(n))
+	return nil
+}
+
+// follow does what comes after the kernel's tables: stale flows, health checks, announcements.
+func (p *Proxy) follow(changes []service.Change) {
+	checks := map[store.ObjectName]*service.HealthCheck{}
+	var stale []conntrack.Match
+	for _, c := range changes {
+		stale = append(stale, staleFlows(c.Old, c.New)...)
+		var was, is *service.HealthCheck
+		if c.Old != nil {
+			was = c.Old.HealthCheck
+		}
+		if c.New != nil {
+			is = c.New.HealthCheck
+			p.warn(c)
+		}
+		if was != nil || is != nil {
+			checks[c.Name()] = is
+		}
+	}
+	p.flusher.Add(stale)
+	if len(checks) > 0 {
+		p.checks.Change(checks)
+	}
+	if p.routes.Apply(changes) || !p.announced {
+		p.announced = true
+		if p.opts.Announce != nil {
+			p.opts.Announce(p.routes.Prefixes())
+		}
+	}
+	p.count(changes)
+}
+
+// warn logs what is wrong with a Service when that is news.
+func (p *Proxy) warn(c service.Change) {
+	for _, w := range c.New.Warnings {
+		if c.Old == nil || !slices.Contains(c.Old.Warnings, w) {
+			p.opts.Log.Warn("Service is not what its author may think", "service", c.New.Name, "warning", w)
+		}
+	}
+}
+
+// count keeps the sizes up to date.
+func (p *Proxy) count(changes []service.Change) {
+	m := p.opts.Metrics
+	add := func(s *service.Service, by float64) {
+		if s == nil {
+			return
+		}
+		endpoints := 0
+		for _, f := range s.Frontends {
+			endpoints += len(f.Endpoints)
+		}
+		m.services.Add(by)
+		m.frontends.Add(by * float64(len(s.Frontends)))
+		m.endpoints.Add(by * float64(endpoints))
+	}
+	for _, c := range changes {
+		add(c.Old, -1)
+		add(c.New, 1)
+	}
+}
