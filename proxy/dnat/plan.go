@@ -43,7 +43,8 @@ const (
 	numChoices
 )
 
-var choiceNames = [numChoices]string{"reject", "drop", "random", "rr", "sh", "dh", "mh"}
+// Names of chains must be no words of nft, or it cannot read its own listing.
+var choiceNames = [numChoices]string{"refused", "dropped", "random", "rr", "sh", "dh", "mh"}
 
 func (c Choice) String() string { return choiceNames[c] }
 
@@ -66,7 +67,7 @@ var masqueradeNames = [numMasquerades]string{"", "offcluster", "offnode", "masqu
 // maxSticky is the longest affinity timeout in seconds: a day, as in the API.
 const maxSticky = 86400
 
-// String returns the plan's canonical text, which is the name of its chain: `random-3`, `random-3-offcluster`, `sh-5-inside-offnode`, `drop-guarded-split`,
+// String returns the plan's canonical text, which is the name of its chain: `random-3`, `random-3-offcluster`, `sh-5-inside-offnode`, `dropped-guarded-split`,
 // `rr-2-at-tcp-80-10.96.0.7`. Plans are equal exactly when their texts are.
 func (p Plan) String() string {
 	b := append(make([]byte, 0, 64), p.Choice.String()...)

@@ -10,9 +10,9 @@ import (
 func TestPlansAreTheirNames(t *testing.T) {
 	f, v6 := families()[0], families()[1]
 	tests := map[string]Plan{
-		"reject":                         {Choice: Reject},
-		"drop-guarded-split":             {Choice: Drop, Guarded: true, Split: true},
-		"reject-inside":                  {Choice: Reject, Inside: true},
+		"refused":                        {Choice: Reject},
+		"dropped-guarded-split":          {Choice: Drop, Guarded: true, Split: true},
+		"refused-inside":                 {Choice: Reject, Inside: true},
 		"random-3":                       {Choice: Random, Slots: 3},
 		"random-3-offcluster":            {Choice: Random, Slots: 3, Masquerade: OffCluster},
 		"sh-65536-inside-offnode":        {Choice: SourceHash, Slots: 65536, Inside: true, Masquerade: OffNode},
@@ -29,9 +29,9 @@ func TestPlansAreTheirNames(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, have, err)
 		}
 	}
-	for _, name := range []string{"", "-", "random", "random-", "random-0", "random-03", "random-70000", "random-3-", "random-3-split-guarded", "reject-3", "rr-2",
+	for _, name := range []string{"", "-", "random", "random-", "random-0", "random-03", "random-70000", "random-3-", "random-3-split-guarded", "refused-3", "rr-2",
 		"random-2-at-tcp-80-10.0.0.1", "rr-2-at-tcp-80", "rr-2-at-tcp-99999-10.0.0.1", "rr-2-at-tcp-80-10.0.0.01", "inside", "dispatch", "random-3-sticky-0",
-		"reject-sticky-3", "random-3-inside-split", "rr-2-at-tcp-80-fe80__1%eth0"} {
+		"refused-sticky-3", "reject", "drop", "random-3-inside-split", "rr-2-at-tcp-80-fe80__1%eth0"} {
 		if p, err := ParsePlan(name); err == nil {
 			t.Errorf("%q: %+v", name, p)
 		}
@@ -39,7 +39,7 @@ func TestPlansAreTheirNames(t *testing.T) {
 }
 
 func FuzzParsePlan(f *testing.F) {
-	for _, name := range []string{"random-3", "rr-2-at-tcp-80-fd00__1", "drop-guarded-split", "mh-251-inside-offnode-sticky-10800", "rr-1-at-7-1-10.0.0.1"} {
+	for _, name := range []string{"random-3", "rr-2-at-tcp-80-fd00__1", "dropped-guarded-split", "mh-251-inside-offnode-sticky-10800", "rr-1-at-7-1-10.0.0.1"} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {

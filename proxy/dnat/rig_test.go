@@ -98,9 +98,9 @@ type rig struct {
 func newRig(t *testing.T, f family) *rig {
 	t.Helper()
 	r := &rig{t: t, family: f, node: newPlace(t), servers: newPlace(t), clients: newPlace(t), table: New(f.config)}
-	host, version := 32, "-4"
+	host, version, flags := 32, "-4", ""
 	if f.config.v6() {
-		host, version = 128, "-6"
+		host, version, flags = 128, "-6", "nodad" // usable at once
 	}
 	for _, p := range []*place{r.node, r.servers, r.clients} {
 		p.run("ip link set lo up")
@@ -111,11 +111,11 @@ func newRig(t *testing.T, f family) *rig {
 	r.node.set("ipv4/ip_forward", "1")
 	r.node.set("ipv6/conf/all/forwarding", "1")
 	link := func(name string, p *place, gateway string, addrs ...string) {
-		r.node.run(fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d\nip link set %s up\nip addr add %s/%d dev %s",
-			name, p.tid, name, f.addr(gateway), host, name))
+		r.node.run(fmt.Sprintf("ip link add %s type veth peer name eth0 netns %d\nip link set %s up\nip addr add %s/%d dev %s %s",
+			name, p.tid, name, f.addr(gateway), host, name, flags))
 		p.run("ip link set eth0 up")
 		for _, a := range addrs {
-			p.run(fmt.Sprintf("ip addr add %s/%d dev eth0", f.addr(a), host))
+			p.run(fmt.Sprintf("ip addr add %s/%d dev eth0 %s", f.addr(a), host, flags))
 			r.node.run(fmt.Sprintf("ip %s route add %s dev %s", version, f.addr(a), name))
 		}
 		p.run(fmt.Sprintf("ip %s route add %s dev eth0\nip %s route add default via %s", version, f.addr(gateway), version, f.addr(gateway)))
