@@ -28,6 +28,7 @@
 //     are allowed in the sessions' settings and rejected by the first rule of the import policy instead (filter.go).
 //   - The shutdown withdraws from each neighbour what the others announced; connections are cut first (hangup.go).
 //   - A password stays with the listener after its neighbour is deleted (peers.go).
+//   - A neighbour of a range that announced too many prefixes may be back at once. It is left alone for a while, as a peer is (eviction.go).
 //   - How many prefixes a neighbour is told is counted anew for each question, for long where there are many (tally.go).
 //   - Restart deferral waits for dead neighbours for six minutes; here it ends after seconds (peerconf.go).
 package gobgp

@@ -38,6 +38,7 @@ type engine struct {
 	ranges    map[netip.Prefix]bgp.Range
 	announced map[netip.Prefix]bgp.Announcement
 	held      map[netip.Addr]time.Time // peers that are left alone until then
+	shunned   map[netip.Addr]time.Time // likewise neighbours of ranges
 	filters   filters
 	bfd       *bfdMonitor
 	sessions  *sessions
@@ -56,6 +57,7 @@ func startEngine(ctx context.Context, s *Speaker, want bgp.Instance) (*engine, e
 		ranges:    make(map[netip.Prefix]bgp.Range),
 		announced: make(map[netip.Prefix]bgp.Announcement),
 		held:      make(map[netip.Addr]time.Time),
+		shunned:   make(map[netip.Addr]time.Time),
 		sessions:  s.sessions,
 		marks:     newMarks(s.doubt),
 	}

@@ -2,6 +2,9 @@ package gobgp
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -36,7 +39,7 @@ func (s *Speaker) chores() bool {
 func (s *Speaker) release(ctx context.Context) time.Time {
 	s.apply.Lock()
 	defer s.apply.Unlock()
-	if s.engine == nil || len(s.engine.held) == 0 {
+	if s.engine == nil || len(s.engine.held)+len(s.engine.shunned) == 0 {
 		return time.Time{}
 	}
 	next, err := s.engine.release(ctx, time.Now())
@@ -50,6 +53,8 @@ func (e *engine) do(c chore) error {
 	ctx := context.Background()
 	p, static := e.peers[c.peer]
 	switch {
+	case !static && c.do == hold:
+		return e.shun(ctx, c.peer)
 	case !static:
 		return e.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: c.peer.String()})
 	case c.do == hold:
@@ -63,7 +68,49 @@ func (e *engine) do(c chore) error {
 	}
 }
 
+// shun refuses the connections of a neighbour of a range for a while: one that is known and shut down takes the place of the one that the range
+// would make of it.
+func (e *engine) shun(ctx context.Context, addr netip.Addr) error {
+	_ = e.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()}) // mostly the library has done so itself
+	as, longest := e.as, -1
+	for prefix, r := range e.ranges {
+		if prefix.Contains(addr.WithZone("")) && prefix.Bits() > longest {
+			as, longest = r.AS, prefix.Bits()
+		}
+	}
+	if err := e.server.AddPeer(ctx, &api.AddPeerRequest{Peer: &api.Peer{
+		Conf:      &api.PeerConf{NeighborAddress: addr.String(), PeerAsn: as, AdminDown: true},
+		Transport: &api.Transport{PassiveMode: true},
+	}}); err != nil {
+		return fmt.Errorf("leave %v alone: %w", addr, err)
+	}
+	e.shunned[addr] = time.Now().Add(penalty)
+	return nil
+}
+
+// unshun accepts its connections again.
+func (e *engine) unshun(ctx context.Context, addr netip.Addr) error {
+	if _, ok := e.shunned[addr]; !ok {
+		return nil
+	}
+	delete(e.shunned, addr)
+	if err := e.server.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()}); err != nil {
+		return fmt.Errorf("leave %v alone no longer: %w", addr, err)
+	}
+	return nil
+}
+
 func (e *engine) release(ctx context.Context, now time.Time) (next time.Time, err error) {
+	for addr, until := range e.shunned {
+		if now.Before(until) {
+			if next.IsZero() || until.Before(next) {
+				next = until
+			}
+			continue
+		}
+		err = errors.Join(err, e.unshun(ctx, addr))
+		e.sessions.forget(addr)
+	}
 	for addr, until := range e.held {
 		if now.Before(until) {
 			if next.IsZero() || until.Before(next) {
@@ -74,7 +121,7 @@ func (e *engine) release(ctx context.Context, now time.Time) (next time.Time, er
 		delete(e.held, addr)
 		for _, p := range e.want.Peers {
 			if p.Address == addr {
-				err = e.addPeer(ctx, p, false)
+				err = errors.Join(err, e.addPeer(ctx, p, false))
 			}
 		}
 	}

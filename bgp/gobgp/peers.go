@@ -60,6 +60,9 @@ func (e *engine) setPeers(ctx context.Context, want bgp.Instance) error {
 }
 
 func (e *engine) addPeer(ctx context.Context, p bgp.Peer, restarting bool) error {
+	if err := e.unshun(ctx, p.Address); err != nil {
+		return err
+	}
 	if err := e.server.AddPeer(ctx, &api.AddPeerRequest{Peer: peerOf(p, e.families, restarting)}); err != nil {
 		return fmt.Errorf("add peer %v: %w", p.Address, err)
 	}

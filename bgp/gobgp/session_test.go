@@ -108,6 +108,46 @@ func TestMaxPrefixes(t *testing.T) {
 	}
 }
 
+// A neighbour of a range that announces too much does not come back at once, and it is said why.
+func TestMaxPrefixesOfARange(t *testing.T) {
+	seg := peertest.NewSegment(t, ourAddr+"/24", ourAddr6+"/64")
+	var many []string
+	for i := range 200 {
+		many = append(many, fmt.Sprintf("10.2.%d.0/24", i))
+	}
+	b := peertest.StartBIRD(t, seg.Host("192.0.2.2/24", "2001:db8::2/64"), birdConf("192.0.2.2", "", many...))
+	limited := peer("192.0.2.2", func(p *bgp.Peer) { p.MaxPrefixes = 100 })
+	in := instance()
+	in.Ranges = []bgp.Range{{Name: "rack", Prefix: prefix("192.0.2.0/24"), Settings: limited.Settings}}
+	s := start(t, in)
+	refused := func() bool {
+		st := s.session("192.0.2.2")
+		return len(s.learned()) == 0 && st.Flaps == 1 && st.State == "Idle" && st.AS == theirAS && st.Dynamic && st.Name == "rack" && strings.Contains(st.LastError, "maximum number of prefixes")
+	}
+	s.eventually("the session has ended", 10*time.Second, refused)
+	s.eventually("BIRD tries again, in vain", 10*time.Second, func() bool {
+		return strings.Contains(b.Ctl("show", "protocols", "all", "twill"), "Socket: ")
+	})
+	s.set(in)
+	if !refused() {
+		t.Errorf("sessions %+v", s.Sessions())
+	}
+
+	first := s.session("192.0.2.2").Since
+	s.apply.Lock()
+	_, err := s.engine.release(context.Background(), time.Now().Add(2*penalty))
+	s.apply.Unlock()
+	if err != nil || len(s.Sessions()) > 0 {
+		t.Errorf("after a while: sessions %+v, %v", s.Sessions(), err)
+	}
+	s.eventually("another session has ended", 15*time.Second, func() bool { return refused() && s.session("192.0.2.2").Since.After(first) })
+
+	// As a peer of its own it has a session at once.
+	in = instance(peer("192.0.2.2"))
+	s.set(in)
+	s.eventually("all routes", 20*time.Second, func() bool { return len(s.learned()) == 200 })
+}
+
 // What cannot be applied is told, by peer; the rest is applied.
 func TestSetErrors(t *testing.T) {
 	seg := peertest.NewSegment(t, ourAddr+"/24", ourAddr6+"/64")

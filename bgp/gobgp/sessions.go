@@ -62,6 +62,9 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
+// maxEarly bounds what is remembered of neighbours that nobody knows of.
+const maxEarly = 100
+
 // chore is a thing to be done at the library after an event.
 type chore struct {
 	peer netip.Addr
@@ -83,6 +86,7 @@ type sessions struct {
 
 	mu     sync.Mutex // taken under the library's locks: nothing of the library may be called with it
 	peers  map[netip.Addr]*session
+	early  map[netip.Addr]session // NOTIFICATIONs to and from neighbours of ranges of whose session no event has come
 	chores []chore
 	news   bool
 	begun  bool              // there was a Set
@@ -91,7 +95,7 @@ type sessions struct {
 }
 
 func newSessions(log *slog.Logger, now func() time.Time) *sessions {
-	return &sessions{log: log, now: now, wake: make(chan struct{}, 1), peers: make(map[netip.Addr]*session), names: make(map[string]string)}
+	return &sessions{log: log, now: now, wake: make(chan struct{}, 1), peers: make(map[netip.Addr]*session), early: make(map[netip.Addr]session), names: make(map[string]string)}
 }
 
 func (s *sessions) nudge() {
@@ -167,6 +171,12 @@ func (s *sessions) diagnose(addr netip.Addr, d diagnosis) {
 	defer s.mu.Unlock()
 	p := s.peers[addr]
 	if p == nil {
+		if len(s.early) == maxEarly {
+			clear(s.early)
+		}
+		if d.notification {
+			s.early[addr] = session{attempt: d.text, notified: s.now(), code: d.code, subcode: d.subcode}
+		}
 		return
 	}
 	if d.connected {
@@ -194,7 +204,10 @@ func (s *sessions) event(e *apiutil.Peer, at time.Time) {
 		if !up {
 			return
 		}
-		p = &session{name: s.names[e.Conf.PeerGroup], dynamic: true}
+		early := s.early[addr]
+		delete(s.early, addr)
+		p = &early
+		p.name, p.dynamic = s.names[e.Conf.PeerGroup], true
 		p.group, _ = netip.ParsePrefix(e.Conf.PeerGroup) // that is how a range's group is called
 		s.peers[addr] = p
 	}
@@ -202,7 +215,10 @@ func (s *sessions) event(e *apiutil.Peer, at time.Time) {
 	switch {
 	case up:
 		p.up, p.since, p.heard = true, at, at
-		p.restarting, p.silent, p.attempt, p.opened = false, false, "", time.Time{}
+		p.restarting, p.silent, p.opened = false, false, time.Time{}
+		if p.notified.Before(at) { // else this very session has ended already
+			p.attempt = ""
+		}
 		p.awaited = announcedEnds(e.State.RemoteCap, e.State.LocalCap)
 		s.log.Info("BGP session up", "peer", addr, "name", p.name, "as", e.State.PeerASN, "router-id", e.State.RouterID)
 	case p.up:
@@ -222,6 +238,7 @@ func (s *sessions) event(e *apiutil.Peer, at time.Time) {
 func (s *sessions) down(addr netip.Addr, p *session, e *apiutil.Peer, at time.Time) {
 	// The tap runs before the event is made, and its clock is the same.
 	notified := !p.notified.Before(p.since) && !p.notified.After(at)
+	held := false
 	kept := e.State.DisconnectReason == api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
 	p.endReason = e.State.DisconnectMessage
 	if notified {
@@ -230,7 +247,7 @@ func (s *sessions) down(addr netip.Addr, p *session, e *apiutil.Peer, at time.Ti
 	switch {
 	case notified && p.code == packet.BGP_ERROR_CEASE && p.subcode == packet.BGP_ERROR_SUB_MAXIMUM_NUMBER_OF_PREFIXES_REACHED:
 		s.chores = append(s.chores, chore{addr, hold})
-		kept = false
+		kept, held = false, true
 	case kept && notified:
 		s.chores = append(s.chores, chore{addr, evict})
 		kept = false
@@ -247,7 +264,7 @@ func (s *sessions) down(addr netip.Addr, p *session, e *apiutil.Peer, at time.Ti
 	p.up, p.since, p.restarting, p.awaited = false, at, kept, nil
 	p.flaps++
 	s.log.Info("BGP session down", "peer", addr, "name", p.name, "reason", p.endReason)
-	if p.removed || p.dynamic && !kept {
+	if p.removed || p.dynamic && !kept && !held {
 		delete(s.peers, addr)
 	}
 }

@@ -3,6 +3,7 @@ package gobgp
 import (
 	"io"
 	"log/slog"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -268,5 +269,40 @@ func TestSilenceIsTold(t *testing.T) {
 	c.up(a, append([]packet.ParameterCapabilityInterface{graceful}, bothFamilies...)...)
 	if news, next := c.silences(); news || !next.IsZero() {
 		t.Errorf("a neighbour with an End-of-RIB to come: %v, again at %v", news, next)
+	}
+}
+
+// The library's log is ahead of its events: a session can have been ended before anybody heard that it is up. What ended it is known all the same,
+// of a neighbour that nobody knew of, too.
+func TestNotificationBeforeTheEvents(t *testing.T) {
+	const a = "192.0.2.2"
+	tooMany := diagnosis{text: "sent notification: too many", notification: true, code: packet.BGP_ERROR_CEASE, subcode: packet.BGP_ERROR_SUB_MAXIMUM_NUMBER_OF_PREFIXES_REACHED}
+	for _, known := range []bool{true, false} {
+		s := newClocked()
+		if known {
+			s.expect(addr(a), "a", time.Second)
+		}
+		began := s.at
+		s.at = began.Add(time.Millisecond)
+		s.diagnose(addr(a), tooMany)
+		s.at = began
+		s.event(&apiutil.Peer{State: apiutil.PeerState{NeighborAddress: addr(a), SessionState: packet.BGP_FSM_OPENCONFIRM}}, s.at)
+		s.up(a, bothFamilies...)
+		s.at = began.Add(2 * time.Millisecond)
+		s.downBecause(a, api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART)
+		chores, _ := s.take()
+		if want := []chore{{addr(a), hold}}; !cmp.Equal(chores, want, cmp.AllowUnexported(chore{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })) {
+			t.Errorf("known %v: chores %v, want %v", known, chores, want)
+		}
+		if p := s.peers[addr(a)]; p == nil || p.endReason != tooMany.text || p.restarting {
+			t.Errorf("known %v: the session is %+v", known, p)
+		}
+	}
+	s := newClocked()
+	for i := range 10 * maxEarly {
+		s.diagnose(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), tooMany)
+	}
+	if len(s.early) > maxEarly {
+		t.Errorf("%d notifications of neighbours that never had a session are remembered", len(s.early))
 	}
 }
