@@ -20,10 +20,12 @@ import (
 
 // PodOptions say how a pod is attached. The zero value of each field stands for its default.
 type PodOptions struct {
-	Name           string          // default "<node>-pod<number>"
-	IfName         string          // default "eth0"
-	CapabilityArgs map[string]any  // what a runtime passes: "portMappings", "bandwidth", "ips", "mac", "dns" ...
-	Args           [][2]string     // CNI_ARGS
+	Name           string         // default "<node>-pod<number>"
+	IfName         string         // default "eth0"
+	CapabilityArgs map[string]any // what a runtime passes: "portMappings", "bandwidth", "ips", "mac", "dns" ...
+	Args           [][2]string    // CNI_ARGS; default: those of a Kubernetes runtime, with the namespace and the name
+	Namespace      string         // that the pod says to be in; default "default"
+	Labels         map[string]string
 	ConfList       json.RawMessage // default: the conflist that the node's daemon wrote
 	BinDirs        []string        // default: where the node's daemon installed the plugins
 	Env            []string        // more environment for the plugins, as KEY=value
@@ -72,11 +74,19 @@ func (n *Node) newPod(options PodOptions) (*Pod, error) {
 		}
 		options.ConfList = list
 	}
+	list, err := withLabels(options.ConfList, options.Labels)
+	if err != nil {
+		return nil, err
+	}
+	options.ConfList = list
 	n.lab.mu.Lock()
 	if options.Name == "" {
 		options.Name = n.freePodName()
 	}
-	err := n.lab.checkMember("pod", options.Name)
+	if options.Args == nil {
+		options.Args = [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", cmp.Or(options.Namespace, "default")}, {"K8S_POD_NAME", options.Name}}
+	}
+	err = n.lab.checkMember("pod", options.Name)
 	p := n.pod(options.Name)
 	p.record = podRecord{PodOptions: options, ContainerID: p.ns.Name()}
 	if err == nil {

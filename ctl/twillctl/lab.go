@@ -50,7 +50,7 @@ remove it. It exits with 1 when a pod cannot be reached.`,
 	}
 	flags.add(cmd)
 	cmd.Flags().BoolVar(&flags.KeepOnFailure, "keep", false, "do not remove the cluster at the end, nor when it fails to come up")
-	cmd.AddCommand(newLabUp(to), newLabDown(to), newLabExec(), newLabPods(to), newLabMatrix(to), newLabStatus(to), newLabSwitch(to), newLabEtcd(), newLabRouter(to))
+	cmd.AddCommand(newLabUp(to), newLabDown(to), newLabExec(), newLabPods(to), newLabAttach(to), newLabDetach(to), newLabMatrix(to), newLabStatus(to), newLabSwitch(to), newLabEtcd(), newLabRouter(to))
 	return cmd
 }
 
