@@ -142,18 +142,23 @@ func newRig(t *testing.T, f family) *rig {
 func (r *rig) start(all ...*service.Service) (writes int) {
 	r.t.Helper()
 	r.table = New(r.family.config)
+	r.adopt(r.table)
+	r.sync()
+	u := r.table.Reset(all, r.list())
+	r.sync()
+	r.change(u.Elements)
+	return size(u.Elements)
+}
+
+func (r *rig) adopt(table *Table) {
+	r.t.Helper()
 	for _, name := range PlanSets() {
 		elements, err := r.handle.ListElements(r.family.config.Family, TableName, name)
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			r.t.Fatal(err)
 		}
-		r.table.Adopt(elements)
+		table.Adopt(elements)
 	}
-	u := r.table.Reset(all, r.list())
-	r.sync()
-	r.list() // which the handle wants to see of sets that it has made
-	r.change(u.Elements)
-	return size(u.Elements)
 }
 
 func size(changes []kernel.SetChange) (n int) {

@@ -30,8 +30,8 @@ const (
 	setServiceNetworks = "service-networks"
 )
 
-// PlanSets are the names of the maps of plan numbers, whose elements Adopt wants to see.
-func PlanSets() []string { return []string{setPlans, setInsidePlans} }
+// PlanSets are the names of the sets whose elements Adopt wants to see: the maps of plan numbers, and who may use guarded frontends.
+func PlanSets() []string { return []string{setPlans, setInsidePlans, setRanges} }
 
 const (
 	// insideOffset is the slot from which on a frontend's slots are those for clients inside of the cluster. No frontend has more slots.

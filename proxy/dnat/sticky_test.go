@@ -2,10 +2,12 @@ package dnat
 
 import (
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/twill-cni/twill/kernel"
@@ -106,13 +108,18 @@ func TestRestartWritesNothing(t *testing.T) {
 				r.sync()
 			}
 			before := r.written()
+			adopting := New(f.config)
+			r.adopt(adopting)
+			if d := cmp.Diff(r.table.Skeleton(), adopting.Skeleton(), equateAddrs); d != "" {
+				t.Errorf("the skeleton of a daemon that has not seen a Service yet: %s", d)
+			}
 			if n := r.start(all...); n > 0 {
 				t.Errorf("a restart writes %d elements", n)
 			}
 			if after := r.written(); after != before {
 				t.Error("a restart writes the skeleton anew")
 			}
-			t.Log(r.listing())
+			r.listing()
 			id := kernel.SetID{Family: f.config.Family, Table: TableName, Set: setServices}
 			var first kernel.Entry
 			if err := r.handle.Entries(t.Context(), id, func() {}, func(e kernel.Entry) { first = e }); err != nil {
@@ -135,15 +142,18 @@ func (r *rig) written() string {
 	return r.node.run("nft -a -t list table " + family + " " + TableName)
 }
 
-// listing has nft print the table, and read what it printed.
-func (r *rig) listing() string {
+// listing has nft print the table, and read what it printed. nft 1.0.6 finds no registers for an IPv6 client's key in a statement that changes a
+// map (it prints such a rule, and the kernel takes it), so it is spared these lines.
+func (r *rig) listing() {
 	r.t.Helper()
 	family := map[kernel.TableFamily]string{kernel.FamilyIPv4: "ip", kernel.FamilyIPv6: "ip6"}[r.family.config.Family]
 	text := r.node.run("nft list table " + family + " " + TableName)
-	file := r.t.TempDir() + "/listing.nft"
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	file, readable := r.t.TempDir()+"/listing.nft", text
+	if r.family.config.v6() {
+		readable = regexp.MustCompile(`(?m)^\s*(update|delete) @affinity .*$`).ReplaceAllString(text, "")
+	}
+	if err := os.WriteFile(file, []byte(readable), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
 	newPlace(r.t).run("nft -c -f " + file)
-	return text
 }

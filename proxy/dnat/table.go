@@ -97,21 +97,6 @@ func New(c Config) *Table {
 		numbers: map[uint32]*plan{}, guards: map[service.FrontendKey]*guard{}, hairpins: newTally(), clusterIPs: newTally()}
 }
 
-// Adopt takes over the numbers of plans, from the elements of the sets PlanSets as they are in the kernel. It is for the time before the
-// first Reset, so that what the kernel holds need not be written again. Plans that nothing uses stay until Prune, since elements that are in
-// the kernel still lead to them. What is no plan is passed over.
-func (t *Table) Adopt(elements []kernel.Element) {
-	for _, e := range elements {
-		if len(e.Key) != 1 || len(e.Value) != 1 || e.Value[0].Verdict == nil {
-			continue
-		}
-		p, err := ParsePlan(e.Value[0].Verdict.Chain)
-		if err == nil && t.plans[p] == nil && t.numbers[e.Key[0].Number] == nil && (!p.Counter.Addr.IsValid() || p.Counter.Addr.Is6() == t.words.v6()) {
-			t.number(p, e.Key[0].Number)
-		}
-	}
-}
-
 // Reset makes the table hold these Services and no others, and returns what turns the kernel's content into that. Endpoints keep the slots that
 // they have in the kernel, so that a restart writes nothing. The listing is used up.
 func (t *Table) Reset(all []*service.Service, l *Listing) Update {
