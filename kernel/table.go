@@ -60,7 +60,7 @@ type Set struct {
 	Foreign bool
 
 	// Bulk elements are many, and written with BulkTables.ChangeElements by the one who syncs the table. The reconciler makes the set and leaves
-	// what is in it; unlike with Foreign, a change by somebody else is reported.
+	// what is in it; unlike with Foreign, a change by somebody else is reported. Such a set has no ranges, no verdicts and no Elements.
 	Bulk bool
 
 	// Dynamic sets are changed by rules (Update, Delete). They are Foreign, and need a Size.
@@ -88,7 +88,8 @@ type Datum struct {
 	Verdict *Verdict     // TypeVerdict
 }
 
-// Chain is a base chain when Hook is set, else a regular chain.
+// Chain is a base chain when Hook is set, else a regular chain. A Name that is a word of nft's own (drop, reject, random) works, but nft
+// cannot read back what it lists of it.
 type Chain struct {
 	Name    string
 	Hook    *Hook
