@@ -98,10 +98,6 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		Observer: metrics,
 		Jitter:   jitter,
 	})
-	podRecords, err := datastore.Pods(cfg.NodeName)
-	if err != nil {
-		return usageError{err}
-	}
 	addresses := health.Addresses{Health: cfg.HealthAddress, Metrics: cfg.MetricsAddress}
 	server, err := health.Listen(addresses, n.Status(), metrics, log, proxied.Ready)
 	if err != nil {
@@ -119,7 +115,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	g.Go(func() error { return routes.Run(ctx, datastore) })
 	g.Go(func() error { return keeper.Run(ctx) })
 	g.Go(func() error { return proxied.Run(ctx) })
-	g.Go(func() error { return publishPods(ctx, cfg, pods, podRecords) })
+	g.Go(func() error { return publishPods(ctx, cfg, pods, datastore) })
 	err = g.Wait()
 	log.Info("twilld ends; what it programmed stays in the kernel")
 	return err
