@@ -4,6 +4,15 @@
 //	<prefix>/subnets/10.5.52.0-24    a node's record (see store.Subnets.Key), attached to an etcd lease of LeaseTTL
 //	<prefix>/nodes/<name>            what the operator says of a node (see store.ParseNodeRecord); flannel does not look there
 //
+// Beside them, for hosts without Kubernetes, are Services:
+//
+//	<prefix>/registry/config                       ranges of addresses and ports (see store.ParseServiceConfig), written by the operator
+//	<prefix>/registry/services/<ns>/<name>         a Service, as canonical JSON of the API's type
+//	<prefix>/registry/endpointslices/<ns>/<name>   an EndpointSlice that somebody wrote, likewise
+//	<prefix>/registry/pods/<node>/<ns>/<name>      a pod (see store.Pod), attached to an etcd lease of PodTTL that the node's daemon renews
+//	<prefix>/allocations/clusterips/<address>      the name of the Service that has the address
+//	<prefix>/allocations/nodeports/<port>          the name of the Service that has the port
+//
 // A registration is a loop around one idempotent step, hold, that makes the node's record be what it should be; whatever
 // may have disturbed the record only wakes the loop. A watch is a paginated load and the events after its revision; it is opened
 // before the load, since etcd serves a watch from a past revision up to 100 ms late:
@@ -15,6 +24,8 @@
 //	            +----- compacted, epoch: load again, keep equal pointers ------+
 //	            v                                                              |
 //	Watch --> open --> load at revision R --> emit --> events after R --> merge --> emit
+//
+// That loop is feed's, for leases and for Services alike; what differs is what its reader makes of keys.
 //
 // Two nodes never get the same subnet: the transaction that makes a record is guarded by the absence of every key with its IPv4
 // subnet, and a dual-stack claim is checked afterwards for its IPv6 subnet (the older record stays).
@@ -28,4 +39,8 @@
 // A node's start, step by step: Register reads all records in pages, finds the one with the node's public address, extends
 // its etcd lease, and writes only what differs, so that a restart is no event for the others. A node without a record
 // draws one of the free subnets. When 200 nodes do that at once some transactions fail, and those nodes read and draw again.
+//
+// A Service is stored by Apply in one transaction with the allocation of each address and port that it is given. The transaction is guarded by the
+// absence of these allocations and by the Service being what it was read as: of any number of writers that draw the same address one succeeds,
+// and one that dies leaves nothing half done. Pods are published as a set: PodPublisher makes the node's folder be what it was last told.
 package etcd
