@@ -33,15 +33,16 @@ type edit struct {
 	listing *Listing // when it is there, entries that it has are no change, and are taken out of it
 }
 
-// chunk is the size of the strings that entries are cut out of, in bytes. A part that is in use keeps all of it in memory, which lasts as long as
-// the changes do.
-const chunk = 1 << 16
+// The strings that entries are cut out of grow from the one size to the other, in bytes: a small change costs little. A part that is in use keeps all
+// of its string in memory, which lasts as long as the changes do.
+const smallest, largest = 1 << 10, 1 << 16
 
 // intern returns a string that shares its memory with others.
 func (e *edit) intern(b []byte) string {
 	if e.text.Cap()-e.text.Len() < len(b) {
+		size := min(max(2*e.text.Cap(), smallest), largest)
 		e.text = strings.Builder{}
-		e.text.Grow(chunk)
+		e.text.Grow(size)
 	}
 	start := e.text.Len()
 	e.text.Write(b)

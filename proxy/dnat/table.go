@@ -94,7 +94,7 @@ type Change struct {
 // New returns a table without Services.
 func New(c Config) *Table {
 	return &Table{words: c.words(), assigner: assigner{v6: c.v6()}, services: map[store.ObjectName]*held{}, plans: map[Plan]*plan{},
-		numbers: map[uint32]*plan{}, guards: map[service.FrontendKey]*guard{}, hairpins: newTally(), clusterIPs: newTally()}
+		numbers: map[uint32]*plan{}, guards: map[service.FrontendKey]*guard{}}
 }
 
 // Reset makes the table hold these Services and no others, and returns what turns the kernel's content into that. Endpoints keep the slots that

@@ -12,12 +12,16 @@ import (
 // tally counts who uses an address. An address is in the kernel's set while anybody does.
 type tally struct {
 	users map[netip.Addr]int
-	was   map[netip.Addr]bool // of those whose count was touched: whether it was above 0 before
+	was   map[netip.Addr]bool // of those whose count was touched: whether it was above 0 before; nil: none
 }
 
-func newTally() tally { return tally{map[netip.Addr]int{}, map[netip.Addr]bool{}} }
-
-func (t tally) count(a netip.Addr, by int) {
+func (t *tally) count(a netip.Addr, by int) {
+	if t.was == nil {
+		t.was = map[netip.Addr]bool{}
+	}
+	if t.users == nil {
+		t.users = map[netip.Addr]int{}
+	}
 	n := t.users[a]
 	if _, ok := t.was[a]; !ok {
 		t.was[a] = n > 0
@@ -30,7 +34,7 @@ func (t tally) count(a netip.Addr, by int) {
 }
 
 // settle writes what became of the addresses that were touched, each of which is times in its key.
-func (t tally) settle(e *edit, set, times int) {
+func (t *tally) settle(e *edit, set, times int) {
 	for _, a := range slices.SortedFunc(maps.Keys(t.was), netip.Addr.Compare) {
 		if is := t.users[a] > 0; is != t.was[a] {
 			if key := e.address(a, times); is {
@@ -40,11 +44,11 @@ func (t tally) settle(e *edit, set, times int) {
 			}
 		}
 	}
-	clear(t.was)
+	t.was = nil // not cleared: a map that was large once takes long to walk through
 }
 
 // write writes all addresses that are used.
-func (t tally) write(e *edit, set, times int) {
+func (t *tally) write(e *edit, set, times int) {
 	for a := range t.users {
 		e.add(set, e.address(a, times), "")
 	}
