@@ -29,7 +29,7 @@ func TestPacketsGoWhereTheTracerSays(t *testing.T) {
 					case client == localPod:
 						src = f.addr("10.1.1.8")
 					}
-					have, tries := map[string]bool{}, 40*len(want)
+					have, tries := map[string]bool{}, 20*len(want)
 					if want[0] == "drop" {
 						tries = 1
 					}

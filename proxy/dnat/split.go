@@ -2,9 +2,9 @@ package dnat
 
 import "github.com/twill-cni/twill/kernel"
 
-// Split divides changes into transactions of at most that many elements each, to be committed in order: first what is new and nothing leads to yet, then
-// what is replaced and what leads to the new, and in the end what nothing leads to any more. Between any two, packets get to right endpoints.
-// Changes that are few enough are one transaction.
+// Split divides changes into transactions of about that many elements each, to be committed in order: first what is new and nothing leads to yet, then
+// what is replaced and what leads to the new, each frontend at once, and in the end what nothing leads to any more. Between any two, a frontend
+// does what it did before or what it is to do. Changes that are few enough are one transaction.
 func Split(changes []kernel.SetChange, most int) [][]kernel.SetChange {
 	total := 0
 	for _, c := range changes {
@@ -13,27 +13,74 @@ func Split(changes []kernel.SetChange, most int) [][]kernel.SetChange {
 	if total == 0 {
 		return nil
 	}
-	s := splitter{most: max(most, 2)}
+	s := splitter{most: max(most, 1)}
 	if total <= s.most {
 		return [][]kernel.SetChange{changes}
 	}
-	var replaced, leading, gone []kernel.SetChange
+	var leading kernel.SetChange
+	var gone []kernel.SetChange
+	at := frontends{index: map[string]int{}}
 	for _, c := range changes {
 		if c.Set == setServices {
-			leading = append(leading, c)
+			leading = c
 			continue
 		}
 		fresh, pairs, rest := sortOut(c)
 		s.put(fresh)
-		replaced, gone = append(replaced, pairs), append(gone, rest)
+		at.add(pairs)
+		gone = append(gone, rest)
 	}
-	for _, c := range append(replaced, leading...) {
-		s.putPairs(c)
+	if len(at.changes)+len(leading.Remove) == 0 { // as at first
+		s.put(leading)
+	} else {
+		at.add(leading)
+	}
+	for _, group := range at.changes {
+		s.putWhole(group)
 	}
 	for _, c := range gone {
 		s.put(c)
 	}
 	return s.out
+}
+
+// frontends are changes by the frontend that they belong to.
+type frontends struct {
+	index   map[string]int
+	changes [][]kernel.SetChange
+}
+
+func (f *frontends) add(c kernel.SetChange) {
+	for _, key := range c.Remove {
+		of := f.of(c.Set, key)
+		of.Remove = append(of.Remove, key)
+	}
+	for _, e := range c.Add {
+		of := f.of(c.Set, e.Key)
+		of.Add = append(of.Add, e)
+	}
+}
+
+// of returns the change of a set that a key belongs into.
+func (f *frontends) of(set, key string) *kernel.SetChange {
+	switch set {
+	case setEndpoints, setSlots, setMembers:
+		key = key[:len(key)-4] // without the slot or member
+	}
+	i, ok := f.index[key]
+	if !ok {
+		i = len(f.changes)
+		f.index[key] = i
+		f.changes = append(f.changes, nil)
+	}
+	group := &f.changes[i]
+	for k := range *group {
+		if (*group)[k].Set == set {
+			return &(*group)[k]
+		}
+	}
+	*group = append(*group, kernel.SetChange{Set: set})
+	return &(*group)[len(*group)-1]
 }
 
 // sortOut tells keys that are only added, those that are removed and added, and those that are only removed.
@@ -80,15 +127,16 @@ func (s *splitter) put(c kernel.SetChange) {
 	}
 }
 
-// putPairs adds changes in which a removal and an addition of the same key stay together.
-func (s *splitter) putPairs(c kernel.SetChange) {
-	fresh, pairs, gone := sortOut(c)
-	for i, e := range pairs.Add {
-		s.reserve(2)
-		s.append(kernel.SetChange{Set: c.Set, Remove: pairs.Remove[i : i+1 : i+1], Add: []kernel.Entry{e}})
+// putWhole adds changes that belong together.
+func (s *splitter) putWhole(group []kernel.SetChange) {
+	n := 0
+	for _, c := range group {
+		n += len(c.Remove) + len(c.Add)
 	}
-	s.put(fresh)
-	s.put(gone)
+	s.reserve(min(n, s.most))
+	for _, c := range group {
+		s.append(c)
+	}
 }
 
 // reserve makes room for n elements in one transaction.
@@ -101,7 +149,7 @@ func (s *splitter) reserve(n int) {
 
 // append adds to the last transaction, and to the change of the same set that may be its end.
 func (s *splitter) append(c kernel.SetChange) {
-	s.room -= len(c.Remove) + len(c.Add)
+	s.room = max(0, s.room-len(c.Remove)-len(c.Add))
 	last := &s.out[len(s.out)-1]
 	if n := len(*last); n > 0 && (*last)[n-1].Set == c.Set {
 		end := &(*last)[n-1]

@@ -15,13 +15,13 @@ type world struct {
 	t        *testing.T
 	table    kernel.Table
 	sets     map[string]map[string]string // Bulk sets and the map of affinity
-	counters map[string]uint32
+	counters map[ruleID]uint32
 	writes   int // elements
 	full     bool
 }
 
 func newWorld(t *testing.T, c Config) *world {
-	w := &world{t: t, sets: map[string]map[string]string{}, counters: map[string]uint32{}}
+	w := &world{t: t, sets: map[string]map[string]string{}, counters: map[ruleID]uint32{}}
 	w.sync(New(c).Skeleton())
 	return w
 }
@@ -149,6 +149,12 @@ func (w *world) set(name string) *kernel.Set {
 	return &w.table.Sets[i]
 }
 
+// ruleID names a rule.
+type ruleID struct {
+	chain string
+	rule  int
+}
+
 // packet is the first packet of a connection.
 type packet struct {
 	src, dst       netip.AddrPort
@@ -158,7 +164,7 @@ type packet struct {
 	mark, priority uint32
 	translated     bool // for postrouting: ct status dnat
 
-	at string // the rule at hand
+	at ruleID // the rule at hand
 }
 
 // result is what becomes of a packet.
@@ -203,7 +209,7 @@ func (w *world) walk(name string, p *packet, r *result) bool {
 	c := w.chain(name)
 rules:
 	for i, rule := range c.Rules {
-		p.at = fmt.Sprint(name, i)
+		p.at = ruleID{name, i}
 		for _, e := range rule.Exprs {
 			next, stop, err := w.eval(e, p, r)
 			switch {
