@@ -18,7 +18,7 @@ func defaultMeta(m *metav1.ObjectMeta) {
 	if m.Namespace == "" {
 		m.Namespace = DefaultNamespace
 	}
-	m.UID, m.ResourceVersion, m.Generation, m.ManagedFields, m.SelfLink = "", "", 0, nil, ""
+	m.UID, m.ResourceVersion, m.Generation, m.ManagedFields = "", "", 0, nil
 	m.CreationTimestamp, m.DeletionTimestamp, m.DeletionGracePeriodSeconds = metav1.Time{}, nil, nil
 	m.OwnerReferences, m.Finalizers = nil, nil
 }

@@ -17,7 +17,7 @@ const EndpointsLabel = "twill-cni.github.io/endpoints"
 // FromEndpoints returns the EndpointSlices that a valid Endpoints object stands for: one for each family of each subset, of at most 1,000
 // endpoints, with names that depend on the object alone.
 //
-//nolint:staticcheck // see parseEndpoints
+//lint:ignore SA1019 see parseEndpoints
 func FromEndpoints(e *corev1.Endpoints) []*discoveryv1.EndpointSlice {
 	var out []*discoveryv1.EndpointSlice
 	for i, subset := range e.Subsets {

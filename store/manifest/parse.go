@@ -185,7 +185,7 @@ func parseSlice(n *yaml.Node) (Document, error) {
 }
 
 func parseEndpoints(n *yaml.Node) (Document, error) {
-	//nolint:staticcheck // Endpoints are deprecated since 1.33, and still what many people have in their files.
+	//lint:ignore SA1019 Endpoints are deprecated since 1.33, and still what many people have in their files
 	endpoints := &corev1.Endpoints{}
 	s, err := decodeStrict(n, endpoints)
 	if err != nil {

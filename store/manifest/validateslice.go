@@ -88,7 +88,7 @@ func validateEndpoint(kind discoveryv1.AddressType, e discoveryv1.Endpoint, path
 
 // validateEndpoints returns what the API would refuse of an Endpoints object.
 //
-//nolint:staticcheck // see parseEndpoints
+//lint:ignore SA1019 see parseEndpoints
 func validateEndpoints(e *corev1.Endpoints) field.ErrorList {
 	errs := validateMeta(&e.ObjectMeta, validation.IsDNS1123Label)
 	for i, subset := range e.Subsets {
