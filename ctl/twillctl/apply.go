@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/twill-cni/twill/proxy/service"
 	"github.com/twill-cni/twill/store"
 	"github.com/twill-cni/twill/store/etcd"
 	"github.com/twill-cni/twill/store/manifest"
@@ -75,9 +77,26 @@ func readManifests(stdin io.Reader, files []string) ([]manifest.Document, error)
 		if len(documents) == 0 {
 			return nil, fmt.Errorf("%s holds no manifest", file)
 		}
+		for _, d := range documents {
+			if err := checkScheduler(d); err != nil {
+				return nil, fmt.Errorf("%s has mistakes, nothing was done:\n%w", file, err)
+			}
+		}
 		all = append(all, documents...)
 	}
 	return all, nil
+}
+
+// checkScheduler refuses a name that nodes would not know, and would warn of in their logs alone.
+func checkScheduler(d manifest.Document) error {
+	if d.Service == nil {
+		return nil
+	}
+	name := d.Service.Annotations[manifest.SchedulerAnnotation]
+	if name == "" || slices.Contains(service.Schedulers(), service.Scheduler(name)) {
+		return nil
+	}
+	return fmt.Errorf("service %s: metadata.annotations[%s]: %q: want one of %v", d.Name, manifest.SchedulerAnnotation, name, service.Schedulers())
 }
 
 // given says what a Service has of the ranges, as " (clusterIP 10.96.0.5, nodePort 80:30080)".

@@ -89,6 +89,7 @@ func TestServiceCommands(t *testing.T) {
 	}
 	file := write("all.yaml", manifests)
 	bad := write("bad.yaml", strings.ReplaceAll(manifests, "targetPort", "targtPort"))
+	wrong := write("scheduler.yaml", strings.Replace(manifests, "{name: web}", "{name: web, annotations: {twill-cni.github.io/scheduler: best}}", 1))
 	taken := write("taken.yaml", "{apiVersion: v1, kind: Service, metadata: {name: other}, spec: {clusterIP: 10.96.0.5, ports: [{port: 1}]}}\n---\n"+
 		"{apiVersion: v1, kind: Service, metadata: {name: fine}, spec: {clusterIP: None, selector: {a: b}}}")
 	steps := []struct {
@@ -98,6 +99,7 @@ func TestServiceCommands(t *testing.T) {
 		want string // all of stdout as a pattern, or a part of stderr
 	}{
 		{"a mistake stores nothing", "apply -f " + bad, 1, `document 1, line 4: spec.ports[0].targtPort: unknown field; did you mean "targetPort"?`},
+		{"a scheduler that is none", "apply -f " + wrong, 1, `service default/web: metadata.annotations[twill-cni.github.io/scheduler]: "best": want one of [random rr wrr`},
 		{"nothing is there", "get services -A", 0, `NAMESPACE +NAME .*\n`},
 		{"apply", "apply -f " + file, 0, `service default/web created \(clusterIP 10.96.0.5, nodePort 80:30080/TCP\)
 service shop/db created \(clusterIP 10.96.0.6\)

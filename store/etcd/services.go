@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"net/netip"
 	"reflect"
@@ -75,7 +74,7 @@ func (w *serviceWatch) load(ctx context.Context, lost bool) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if w.network, err = w.store.Network(ctx); err != nil && !errors.Is(err, store.ErrNoNetwork) {
+	if err := w.readNetwork(ctx); err != nil {
 		return 0, err
 	}
 	for name := range w.known {
@@ -90,6 +89,18 @@ func (w *serviceWatch) load(ctx context.Context, lost bool) (int64, error) {
 		w.unconfigure()
 	}
 	return revision, nil
+}
+
+// readNetwork reads the pods' network, which Services' must not overlap. Until there is one nothing is told: no node can serve without. One that
+// cannot be read later leaves what is known.
+func (w *serviceWatch) readNetwork(ctx context.Context) error {
+	network, err := w.store.Network(ctx)
+	if err == nil {
+		w.network = network
+	} else if !w.told {
+		return err
+	}
+	return nil
 }
 
 // change implements reader.

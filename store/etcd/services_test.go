@@ -239,6 +239,27 @@ func TestServiceNetworks(t *testing.T) {
 	}
 }
 
+// Nothing is told before the pods' network is known: what is a Service's address cannot be told from what is a pod's.
+func TestServicesWaitForNetwork(t *testing.T) {
+	h := newServiceHarness(t)
+	h.delete("config")
+	s := h.open()
+	v := storetest.WatchServices(t, s)
+	h.eventually("health", func() bool { return s.Health() == nil })
+	if !v.Still() {
+		t.Error("something was told")
+	}
+	h.SetNetwork(storetest.Config4)
+	v.Until("the networks", func() bool { return len(v.Networks) == 1 })
+	h.SetNetwork("{")
+	h.Stop()
+	h.Start()
+	h.SetNetwork("{")
+	h.Compact()
+	h.put("registry/config", `{"serviceNetworks":["10.97.0.0/24"]}`)
+	v.Until("another network", func() bool { return fmt.Sprint(v.Networks) == "[10.97.0.0/24]" })
+}
+
 // BenchmarkFirstServices10000 measures the time from Open to the first reset of 10,000 Services with a slice of five endpoints each.
 func BenchmarkFirstServices10000(b *testing.B) {
 	h := newServiceHarness(b)
