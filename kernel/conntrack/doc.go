@@ -14,4 +14,7 @@
 // two exceptions, in which the entries for the ports are listed, by the same filter, and removed one by one: kernels that can
 // filter what they list (since 5.8) but not yet what they remove (6.1 cannot, 6.18 can), and single IPv6 addresses, which
 // the kernel compares the wrong way round.
+//
+// Where it takes more than a comparison to say what is stale, Sweep asks for each entry of a protocol while the kernel lists them, and Each
+// tells them to whoever counts connections. Both read a stream: however many entries there are, a page of them is in memory.
 package conntrack
