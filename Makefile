@@ -23,7 +23,7 @@ build: ## build twill, twill-ipam, twilld and twillctl into bin/
 	@mkdir -p bin
 	$(GOBUILD) -o bin/ $(PROGRAMS)
 
-demo: root build ## three nodes, pods on each, and the table of who reaches whom, with VXLAN and with BGP
+demo: root build ## three nodes, pods on each, who reaches whom, and a Service balanced over the pods; with VXLAN and with BGP
 	bin/twillctl lab --backend=vxlan,bgp
 
 test: root setup lint arch unit e2e ## everything that CI runs

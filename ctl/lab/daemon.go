@@ -65,6 +65,9 @@ func (n *Node) daemonArgs() []string {
 		"--health-address=" + daemonAddress.String(),
 		"--metrics-address=" + daemonAddress.String(),
 	}
+	if n.lab.options.Proxy != "" {
+		args = append(args, "--proxy="+n.lab.options.Proxy)
+	}
 	if n.record.Backend == BGP {
 		args = append(args, "--bgp-config="+n.BGPConfigFile())
 	}

@@ -205,7 +205,7 @@ func (l *Lab) startDaemons(ctx context.Context, nodes []*Node) error {
 func (l *Lab) attachPods(ctx context.Context, nodes []*Node) error {
 	return l.each(ctx, StagePods, len(nodes)*l.options.PodsPerNode, func(ctx context.Context, i int) error {
 		n := nodes[i%len(nodes)]
-		_, err := n.AddPod(ctx, PodOptions{Name: fmt.Sprintf("%s-pod%d", n.Name, 1+i/len(nodes))})
+		_, err := n.AddPod(ctx, PodOptions{Name: fmt.Sprintf("%s-pod%d", n.Name, 1+i/len(nodes)), Labels: map[string]string{"app": "lab"}})
 		return err
 	})
 }

@@ -33,7 +33,8 @@ func (f Family) V6() bool { return f != IPv4 }
 type Options struct {
 	Name        string // default "demo"; also the prefix of the namespaces' names
 	Nodes       int    // nodes that Up makes: node1, node2 ...; more can be added later
-	PodsPerNode int    // pods that Up attaches to each: node1-pod1 ...
+	PodsPerNode int    // pods that Up attaches to each, with the label app=lab: node1-pod1 ...
+	Proxy       string // --proxy of every twilld: "off" (the default) or "nftables"
 
 	Family        Family          // default IPv4
 	Routing                       // how nodes reach each other's pods

@@ -57,21 +57,29 @@ func splitList(text string) []string {
 
 // open returns the store; the caller closes it.
 func (f *datastoreFlags) open() (*etcd.Store, error) {
-	config := f.config
 	if f.lab.Name != "" {
 		l, err := lab.Open(f.lab)
 		if err != nil {
 			return nil, err
 		}
-		config.Endpoints, config.Prefix = l.Etcd().Endpoints(), lab.EtcdPrefix
-		config.Dial = func(ctx context.Context, address string) (net.Conn, error) {
-			return l.Underlay().Dial(ctx, "tcp", address)
-		}
+		f.useLab(l)
 	}
-	if len(config.Endpoints) == 0 {
+	return f.connect()
+}
+
+// useLab makes etcd be the lab's, which is reached from the lab's underlay.
+func (f *datastoreFlags) useLab(l *lab.Lab) {
+	f.config.Endpoints, f.config.Prefix = l.Etcd().Endpoints(), lab.EtcdPrefix
+	f.config.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+		return l.Underlay().Dial(ctx, "tcp", address)
+	}
+}
+
+func (f *datastoreFlags) connect() (*etcd.Store, error) {
+	if len(f.config.Endpoints) == 0 {
 		return nil, errors.New("where is etcd? Say --etcd-endpoints http://HOST:2379, or --lab NAME for that of a lab")
 	}
-	return etcd.Open(config, slog.New(slog.DiscardHandler))
+	return etcd.Open(f.config, slog.New(slog.DiscardHandler))
 }
 
 // with calls f with the store, and closes it.

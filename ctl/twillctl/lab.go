@@ -50,7 +50,7 @@ remove it. It exits with 1 when a pod cannot be reached.`,
 	}
 	flags.add(cmd)
 	cmd.Flags().BoolVar(&flags.KeepOnFailure, "keep", false, "do not remove the cluster at the end, nor when it fails to come up")
-	cmd.AddCommand(newLabUp(to), newLabDown(to), newLabExec(), newLabPods(to), newLabAttach(to), newLabDetach(to), newLabMatrix(to), newLabStatus(to), newLabSwitch(to), newLabEtcd(), newLabRouter(to))
+	cmd.AddCommand(newLabUp(to), newLabDown(to), newLabExec(), newLabPods(to), newLabAttach(to), newLabDetach(to), newLabMatrix(to), newLabBalance(to), newLabStatus(to), newLabSwitch(to), newLabEtcd(), newLabRouter(to))
 	return cmd
 }
 
@@ -66,6 +66,7 @@ func (f *labFlags) add(cmd *cobra.Command) {
 	flags.BoolVar(&f.ipv6, "ipv6", false, "IPv6 in place of IPv4, for nodes and pods")
 	flags.BoolVar(&f.dualStack, "dual-stack", false, "IPv4 and IPv6, for nodes and pods")
 	flags.StringSliceVar(&f.networks, "network", nil, "the pods' network, one a family (default 10.244.0.0/16, fd00:244::/48)")
+	flags.StringVar(&f.Proxy, "proxy", "nftables", "service proxy of the nodes: nftables or off")
 	flags.IntVar(&f.MTU, "mtu", 1500, "MTU of the underlay")
 	flags.StringVar(&f.BinDir, "bin-dir", "", "where twilld, twill, twill-ipam and twillctl are (default: where this program is)")
 	flags.StringArrayVar(&f.DaemonArgs, "twilld-arg", nil, "one more argument for every twilld (repeatable)")
@@ -143,6 +144,9 @@ func demoOne(ctx context.Context, flags *labFlags, to streams) error {
 		return err
 	}
 	err = showMatrix(ctx, l, to)
+	if err == nil && flags.Proxy != "off" && len(l.Pods()) > 0 {
+		err = showBalance(ctx, l, to)
+	}
 	if flags.KeepOnFailure {
 		fmt.Fprintf(to.err, "the lab stays; remove it with: twillctl lab down --name %s\n", l.Name())
 		return err
