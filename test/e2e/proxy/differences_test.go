@@ -1,0 +1,13 @@
+package proxy
+
+// difference names a probe of the table, with the family of its address.
+type difference struct{ scenario, from, to string }
+
+// reason is what kube-proxy does, and why Twill does not.
+type reason struct{ kubeProxy, why string }
+
+// differences are all packets that Twill treats in another way than kube-proxy 1.37 does. docs/services.md says the same in prose.
+var differences = map[difference]reason{
+	{"source ranges of one family", "out1", "tcp $lb6:80"}: {"a~ c~", "ranges without a network of IPv6 let nobody in by IPv6: who lists " +
+		"the clients that may come does not mean to open the door to all others"},
+}

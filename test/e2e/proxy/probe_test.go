@@ -1,0 +1,190 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Verdicts other than the names of endpoints.
+const (
+	refused     = "refused"     // TCP reset or ICMP port unreachable, at once
+	dropped     = "dropped"     // nothing came back
+	unreachable = "unreachable" // another ICMP error, or no route
+)
+
+const (
+	silence  = 300 * time.Millisecond // after which a packet counts as dropped
+	hesitant = 3 * time.Second        // for one that should be answered: a SYN that was lost is sent again after one second
+)
+
+// probe is a question to the network: who answers, if a client sends there? The answer, want, is a set of words in order: names of endpoints, with ~
+// when the endpoint sees another address than the client's, or a verdict.
+type probe struct {
+	from string // a machine
+	to   string // PROTOCOL ADDRESS:PORT; PROTOCOL is tcp, udp, http (the status, the weight and the body), or sticky and forgets (see affinity)
+	want string
+}
+
+func (p probe) String() string { return p.from + " to " + p.to }
+
+// answer is the words that came back, in order.
+type answer map[string]bool
+
+func (a answer) String() string { return strings.Join(slices.Sorted(maps.Keys(a)), " ") }
+
+// judge asks as often as it takes: until all came that are wanted, and often enough for something to come that is not.
+func (m *machine) judge(p probe) string {
+	protocol, to, _ := strings.Cut(p.to, " ")
+	switch protocol {
+	case "http":
+		return m.get(to)
+	case "sticky", "forgets":
+		return m.affinity(protocol, to, p.want)
+	}
+	want := words(p.want)
+	least, patience := 4+2*len(want), hesitant
+	if want[dropped] {
+		least, patience = 2, silence
+	}
+	seen := answer{}
+	const most = 80
+	for i := 0; i < most; i++ {
+		word := m.ask(protocol, to, patience)
+		seen[word] = true
+		if !want[word] || i+1 >= least && maps.Equal(seen, want) {
+			break
+		}
+	}
+	return seen.String()
+}
+
+func words(text string) answer {
+	a := answer{}
+	for word := range strings.FieldsSeq(text) {
+		a[word] = true
+	}
+	return a
+}
+
+// ask sends one packet, or opens one connection, from a new port. It must run in the machine's namespace.
+func (m *machine) ask(protocol, to string, patience time.Duration) string {
+	conn, err := (&net.Dialer{Timeout: patience}).Dial(protocol, to)
+	if err != nil {
+		return verdict(err)
+	}
+	defer conn.Close()
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // thousands of connections leave nothing behind
+	}
+	name, from, err := greeted(conn, patience)
+	if err != nil {
+		return verdict(err)
+	}
+	if name != world && from != addrOf(conn.LocalAddr()) {
+		name += "~"
+	}
+	return name
+}
+
+// greeted exchanges the first words with whoever is at the other end.
+func greeted(conn net.Conn, patience time.Duration) (name string, from netip.Addr, err error) {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return "", from, err
+	}
+	if _, ok := conn.(*net.UDPConn); ok {
+		// The node's own datagram that is rejected fails with EPERM, before the ICMP message that says why can be read.
+		if _, err := conn.Write([]byte("who?")); err != nil && !errors.Is(err, syscall.EPERM) {
+			return "", from, err
+		}
+	}
+	buffer := make([]byte, 64)
+	n, err := conn.Read(buffer)
+	if err != nil {
+		return "", from, err
+	}
+	name, text, _ := strings.Cut(strings.TrimSpace(string(buffer[:n])), " ")
+	from, err = netip.ParseAddr(text)
+	return name, from, err
+}
+
+func addrOf(a net.Addr) netip.Addr {
+	at, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return at.Addr().Unmap()
+}
+
+func verdict(err error) string {
+	timeout, ok := errors.AsType[net.Error](err)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return refused
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EACCES):
+		return unreachable
+	case ok && timeout.Timeout():
+		return dropped
+	}
+	return "error: " + err.Error()
+}
+
+// get returns what a health check says.
+func (m *machine) get(url string) string {
+	client := &http.Client{Timeout: hesitant, Transport: &http.Transport{DisableKeepAlives: true,
+		Dial: func(network, address string) (conn net.Conn, err error) { // on another goroutine
+			err = m.ns.Do(func() error {
+				conn, err = net.DialTimeout(network, address, hesitant)
+				return err
+			})
+			return conn, err
+		}}}
+	response, err := client.Get("http://" + url)
+	if err != nil {
+		return verdict(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return verdict(err)
+	}
+	h := response.Header
+	return fmt.Sprintf("%d %s weight=%s %s", response.StatusCode, h.Get("Content-Type"), h.Get("X-Load-Balancing-Endpoint-Weight"),
+		strings.Join(strings.Fields(string(body)), ""))
+}
+
+// affinity checks that all connections of a client go to one of the endpoints that are wanted ("sticky"), or that they go to another one when the
+// client has paused for longer than a second, the Services' timeout ("forgets").
+func (m *machine) affinity(kind, to, want string) string {
+	seen := answer{}
+	const few, most = 8, 16
+	for range few {
+		seen[m.ask("tcp", to, hesitant)] = true
+	}
+	for i := 0; kind == "forgets" && len(seen) == 1 && i < most; i++ {
+		time.Sleep(1300 * time.Millisecond)
+		seen[m.ask("tcp", to, hesitant)] = true
+	}
+	wanted, n := words(want), 1
+	if kind == "forgets" {
+		n = 2
+	}
+	if len(seen) != n || !maps.Equal(wanted, union(wanted, seen)) {
+		return seen.String()
+	}
+	return want
+}
+
+func union(a, b answer) answer {
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	return all
+}
