@@ -25,12 +25,12 @@ import (
 
 // place is a network namespace with a thread in it. It vanishes with the test.
 type place struct {
-	t     *testing.T
+	t     testing.TB
 	calls chan func()
 	tid   int
 }
 
-func newPlace(t *testing.T) *place {
+func newPlace(t testing.TB) *place {
 	t.Helper()
 	p := &place{t: t, calls: make(chan func())}
 	started := make(chan error)

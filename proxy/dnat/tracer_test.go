@@ -231,12 +231,7 @@ rules:
 }
 
 func (w *world) eval(e kernel.Expr, p *packet, r *result) (next *kernel.Verdict, stop bool, err error) {
-	match := func(ok bool) error {
-		if ok {
-			return nil
-		}
-		return errNoMatch
-	}
+	match := func(ok bool) error { return map[bool]error{false: errNoMatch}[ok] }
 	switch e := e.(type) {
 	case kernel.Verdict:
 		if e.Kind == kernel.Drop {
