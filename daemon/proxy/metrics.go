@@ -17,9 +17,9 @@ type Metrics struct {
 	programming                                 prometheus.Histogram
 	healthz, livez                              *prometheus.CounterVec
 
-	services, frontends, endpoints, elements prometheus.Gauge
-	written, drift                           prometheus.Counter
-	flushed, flushFailures                   prometheus.Counter
+	services, frontends, endpoints prometheus.Gauge
+	written, drift                 prometheus.Counter
+	flushed, flushFailures         prometheus.Counter
 }
 
 // NewMetrics registers the figures with to.
@@ -54,14 +54,13 @@ func NewMetrics(to prometheus.Registerer) *Metrics {
 		services:        gauge("twill_proxy_services", "Services that the kernel serves."),
 		frontends:       gauge("twill_proxy_frontends", "Addresses and ports at which Services answer."),
 		endpoints:       gauge("twill_proxy_endpoints", "Endpoints, counted once for each frontend."),
-		elements:        gauge("twill_proxy_elements", "Elements of the kernel's maps and sets."),
 		written:         counter("twill_proxy_elements_written_total", "Elements that were added to the kernel's maps and sets, or removed."),
-		drift:           counter("twill_proxy_drift_total", "Times that somebody else changed the proxy's tables."),
+		drift:           counter("twill_proxy_drift_total", "Notifications that somebody else changed the proxy's tables, or that notifications were lost."),
 		flushed:         counter("kubeproxy_conntrack_reconciler_deleted_entries_total", "Requests to remove stale conntrack entries that the kernel carried out."),
 		flushFailures:   counter("twill_proxy_conntrack_failures_total", "Requests to remove stale conntrack entries that failed."),
 	}
 	to.MustRegister(m.syncDuration, m.fullDuration, m.partialDuration, m.lastSync, m.lastQueued, m.failures, m.servicePending, m.endpointPending,
-		m.serviceChanges, m.endpointChanges, m.programming, m.healthz, m.livez, m.services, m.frontends, m.endpoints, m.elements, m.written,
+		m.serviceChanges, m.endpointChanges, m.programming, m.healthz, m.livez, m.services, m.frontends, m.endpoints, m.written,
 		m.drift, m.flushed, m.flushFailures)
 	return m
 }
