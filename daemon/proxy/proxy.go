@@ -37,8 +37,8 @@ type Options struct {
 	NodeName string
 	// Flush removes conntrack entries in the network namespace of the daemon.
 	Flush func(context.Context, conntrack.Match) error
-	// Announce is told the addresses that routing may announce, at first and whenever they change.
-	Announce func([]netip.Prefix)
+	// Announce is told the addresses that routing may announce, sorted, at first and whenever they change. It must not wait.
+	Announce func([]service.Route)
 	Metrics  *Metrics
 	Gatherer prometheus.Gatherer // of /metrics
 	Log      *slog.Logger
@@ -100,7 +100,7 @@ func New(opts Options) *Proxy {
 		health:  newHealth(healthTimeout, time.Now),
 		wake:    make(chan struct{}, 1),
 		tracker: service.NewTracker(service.Node{Name: opts.NodeName, Scheduler: opts.Config.Scheduler, MasqueradeAll: opts.Config.MasqueradeAll}),
-		routes:  service.NewRoutes(service.Announced{ClusterIPs: true, ExternalIPs: true, LoadBalancers: true}),
+		routes:  service.NewRoutes(),
 	}
 	p.checks = newChecks(opts.Log, p.health.Healthy)
 	p.flusher = newFlusher(opts.Flush, opts.Metrics, opts.Log)

@@ -292,7 +292,7 @@ func (p *Proxy) follow(changes []service.Change) {
 	if p.routes.Apply(changes) || !p.announced {
 		p.announced = true
 		if p.opts.Announce != nil {
-			p.opts.Announce(p.routes.Prefixes())
+			p.opts.Announce(p.routes.List())
 		}
 	}
 	p.count(changes)

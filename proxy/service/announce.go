@@ -1,78 +1,72 @@
 package service
 
 import (
+	"cmp"
 	"iter"
 	"net/netip"
 	"slices"
 )
 
-// Announced says which kinds of addresses a node announces by routing.
-type Announced struct{ ClusterIPs, ExternalIPs, LoadBalancers bool }
-
-// Prefixes returns what the node announces of these Services: a host route (/32, /128) for each address of an announced kind, sorted, none
-// twice.
-//
-//	traffic policy Cluster   by every node, with endpoints or without: a client without luck is told so by a node, not lost on its way
-//	traffic policy Local     by nodes where a local endpoint answers (Address.Ready), so that the client's address is kept
-//
-// If two Services answer at one address, at different ports, one that announces it is enough.
-func (a Announced) Prefixes(services []*Service) []netip.Prefix {
-	r := NewRoutes(a)
-	for _, s := range services {
-		r.count(Change{New: s})
-	}
-	return r.Prefixes()
+// Route is an address of a Service that a node may announce by routing.
+type Route struct {
+	Prefix netip.Prefix // a host route (/32, /128)
+	Kind   Kind         // not NodePort
+	Local  bool         // only nodes with local endpoints announce it, and this is one
 }
 
-// announces reports whether the node announces the address.
-func (a Announced) announces(addr Address) bool {
-	if addr.Local && !addr.Ready {
-		return false
-	}
-	switch addr.Kind {
-	case ClusterIP:
-		return a.ClusterIPs
-	case ExternalIP:
-		return a.ExternalIPs
-	case LoadBalancer:
-		return a.LoadBalancers
-	}
-	return false
+func (r Route) compare(o Route) int {
+	return cmp.Or(comparePrefixes(r.Prefix, o.Prefix), cmp.Compare(r.Kind, o.Kind), compareBool(r.Local, o.Local))
 }
 
-// Routes keeps what Announced.Prefixes returns up to date while Services change. It is not safe for concurrent use.
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// Routes keeps up to date, while Services change, which of their addresses a node may announce:
+//
+//	traffic policy Cluster   every node, with endpoints or without: a client without luck is told so by a node, not lost on its way
+//	traffic policy Local     nodes where a local endpoint answers (Address.Ready), so that the client's address is kept
+//
+// If two Services answer at one address, at different ports, one that announces it is enough. Routes is not safe for concurrent use.
 type Routes struct {
-	announced Announced
-	users     map[netip.Addr]int // announced addresses, and how many entries of Service.Addrs ask for each
+	users map[Route]int // how many entries of Service.Addrs ask for each; none is 0
 }
 
 // NewRoutes returns Routes for no Service.
-func NewRoutes(a Announced) *Routes {
-	return &Routes{announced: a, users: map[netip.Addr]int{}}
-}
+func NewRoutes() *Routes { return &Routes{users: map[Route]int{}} }
 
-// Apply takes changes as Tracker.Next returns them, and reports whether what is announced changed. The cost is that of the changes.
+// Apply takes changes as Tracker.Next returns them, and reports whether List returns something else than before. The cost is that of the changes.
 func (r *Routes) Apply(changes []Change) (changed bool) {
-	was := map[netip.Addr]bool{} // of the addresses in question: announced before?
+	was := map[Route]bool{} // of those in question: there before?
 	for _, c := range changes {
-		for a := range r.addrs(c) {
-			if _, ok := was[a]; !ok {
-				was[a] = r.users[a] > 0
+		for route := range routes(c) {
+			if _, ok := was[route]; !ok {
+				was[route] = r.users[route] > 0
 			}
 		}
-		r.count(c)
+		for route, n := range routes(c) {
+			if r.users[route] += n; r.users[route] == 0 {
+				delete(r.users, route)
+			}
+		}
 	}
-	for a, w := range was {
-		if w != (r.users[a] > 0) {
+	for route, w := range was {
+		if w != (r.users[route] > 0) {
 			return true
 		}
 	}
 	return false
 }
 
-// addrs yields the addresses that c takes away, with -1, and those that it adds, with 1.
-func (r *Routes) addrs(c Change) iter.Seq2[netip.Addr, int] {
-	return func(yield func(netip.Addr, int) bool) {
+// routes yields the routes that c takes away, with -1, and those that it adds, with 1.
+func routes(c Change) iter.Seq2[Route, int] {
+	return func(yield func(Route, int) bool) {
 		for _, side := range [...]struct {
 			s *Service
 			n int
@@ -81,7 +75,10 @@ func (r *Routes) addrs(c Change) iter.Seq2[netip.Addr, int] {
 				continue
 			}
 			for _, a := range side.s.Addrs {
-				if r.announced.announces(a) && !yield(a.Addr, side.n) {
+				if a.Local && !a.Ready {
+					continue
+				}
+				if !yield(Route{hostPrefix(a.Addr), a.Kind, a.Local}, side.n) {
 					return
 				}
 			}
@@ -89,20 +86,12 @@ func (r *Routes) addrs(c Change) iter.Seq2[netip.Addr, int] {
 	}
 }
 
-func (r *Routes) count(c Change) {
-	for a, n := range r.addrs(c) {
-		if r.users[a] += n; r.users[a] == 0 {
-			delete(r.users, a)
-		}
+// List returns the routes, sorted by prefix. An address of several kinds is there several times.
+func (r *Routes) List() []Route {
+	list := make([]Route, 0, len(r.users))
+	for route := range r.users {
+		list = append(list, route)
 	}
-}
-
-// Prefixes returns what is announced, sorted.
-func (r *Routes) Prefixes() []netip.Prefix {
-	prefixes := make([]netip.Prefix, 0, len(r.users))
-	for a := range r.users {
-		prefixes = append(prefixes, hostPrefix(a))
-	}
-	slices.SortFunc(prefixes, comparePrefixes)
-	return prefixes
+	slices.SortFunc(list, Route.compare)
+	return list
 }

@@ -68,65 +68,89 @@ func announcer(name, external string, local bool, endpoints ...string) *service.
 	return service.Resolve(s, sliceList{pods(endpoints...)}, testNode())
 }
 
-func TestAnnounced(t *testing.T) {
-	everything := service.Announced{ClusterIPs: true, ExternalIPs: true, LoadBalancers: true}
-	dual := service.Resolve(web(dualStack, balanced, func(s *store.Service) { s.ExternalIPs = addrs("198.51.100.9") }), nil, testNode())
+// routeList writes routes as in "198.51.100.1/32 ExternalIP Local".
+func routeList(all []service.Route) (text []string) {
+	names := map[service.Kind]string{service.ClusterIP: "ClusterIP", service.ExternalIP: "ExternalIP", service.LoadBalancer: "LoadBalancer"}
+	for _, r := range all {
+		t := r.Prefix.String() + " " + names[r.Kind]
+		if r.Local {
+			t += " Local"
+		}
+		text = append(text, t)
+	}
+	return text
+}
+
+func TestRoutesOfServices(t *testing.T) {
+	dual := service.Resolve(web(dualStack, balanced, func(s *store.Service) { s.ExternalIPs = addrs("198.51.100.9", "203.0.113.5") }), nil, testNode())
 	for _, c := range []struct {
-		name      string
-		announced service.Announced
-		services  []*service.Service
-		want      []netip.Prefix
+		name     string
+		services []*service.Service
+		want     []string
 	}{
-		{"everything", everything, []*service.Service{dual}, prefixes("10.96.0.7/32", "198.51.100.9/32", "203.0.113.5/32", "fd00:96::7/128")},
-		{"nothing", service.Announced{}, []*service.Service{dual}, nil},
-		{"ClusterIPs", service.Announced{ClusterIPs: true}, []*service.Service{dual}, prefixes("10.96.0.7/32", "fd00:96::7/128")},
-		{"external addresses", service.Announced{ExternalIPs: true}, []*service.Service{dual}, prefixes("198.51.100.9/32")},
-		{"load balancers", service.Announced{LoadBalancers: true}, []*service.Service{dual}, prefixes("203.0.113.5/32")},
+		{"none", nil, nil},
+		{"each kind, of both families, without endpoints", []*service.Service{dual}, []string{
+			"10.96.0.7/32 ClusterIP", "198.51.100.9/32 ExternalIP", "203.0.113.5/32 ExternalIP", "203.0.113.5/32 LoadBalancer", "fd00:96::7/128 ClusterIP",
+		}},
 		{
-			"Local where it is", service.Announced{ExternalIPs: true},
-			[]*service.Service{announcer("a", "198.51.100.1", true, "10.244.1.5"), announcer("b", "198.51.100.2", true, "10.244.2.5")},
-			prefixes("198.51.100.1/32"),
+			"Local where it is", []*service.Service{announcer("a", "198.51.100.1", true, "10.244.1.5"), announcer("b", "198.51.100.2", true, "10.244.2.5")},
+			[]string{"10.96.0.7/32 ClusterIP", "198.51.100.1/32 ExternalIP Local"},
 		},
 		{
-			"one address, two Services, one of them local", service.Announced{ExternalIPs: true},
+			"one address, two Services, one of them local",
 			[]*service.Service{announcer("a", "198.51.100.1", true, "10.244.2.5"), announcer("b", "198.51.100.1", true, "10.244.1.5")},
-			prefixes("198.51.100.1/32"),
+			[]string{"10.96.0.7/32 ClusterIP", "198.51.100.1/32 ExternalIP Local"},
+		},
+		{
+			"one address, both policies",
+			[]*service.Service{announcer("a", "198.51.100.1", false, "10.244.2.5"), announcer("b", "198.51.100.1", true, "10.244.1.5")},
+			[]string{"10.96.0.7/32 ClusterIP", "198.51.100.1/32 ExternalIP", "198.51.100.1/32 ExternalIP Local"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := c.announced.Prefixes(c.services); !slices.Equal(got, c.want) {
-				t.Errorf("announces %v, want %v", got, c.want)
+			r := service.NewRoutes()
+			for _, s := range c.services {
+				r.Apply([]service.Change{{New: s}})
+			}
+			if got := routeList(r.List()); !slices.Equal(got, c.want) {
+				t.Errorf("announces %q, want %q", got, c.want)
 			}
 		})
 	}
 }
 
 func TestRoutes(t *testing.T) {
-	r := service.NewRoutes(service.Announced{ExternalIPs: true})
-	here, there := announcer("a", "198.51.100.1", true, "10.244.1.5"), announcer("a", "198.51.100.1", true, "10.244.2.5")
-	sharer := announcer("b", "198.51.100.1", true, "10.244.1.5")
-	moved := announcer("a", "198.51.100.2", true, "10.244.1.5")
+	r := service.NewRoutes()
+	external := func(name, external string, endpoints ...string) *service.Service {
+		s := announcer(name, external, true, endpoints...)
+		s.Addrs = slices.DeleteFunc(slices.Clone(s.Addrs), func(a service.Address) bool { return a.Kind != service.ExternalIP })
+		return s
+	}
+	here, there := external("a", "198.51.100.1", "10.244.1.5"), external("a", "198.51.100.1", "10.244.2.5")
+	sharer := external("b", "198.51.100.1", "10.244.1.5")
+	moved := external("a", "198.51.100.2", "10.244.1.5")
+	const one, two = "198.51.100.1/32 ExternalIP Local", "198.51.100.2/32 ExternalIP Local"
 	for _, step := range []struct {
 		name    string
 		changes []service.Change
 		changed bool
-		want    []netip.Prefix
+		want    []string
 	}{
 		{"nothing", nil, false, nil},
-		{"a Service with a local endpoint", []service.Change{{New: here}}, true, prefixes("198.51.100.1/32")},
+		{"a Service with a local endpoint", []service.Change{{New: here}}, true, []string{one}},
 		{"the endpoint goes", []service.Change{{Old: here, New: there}}, true, nil},
-		{"and comes back", []service.Change{{Old: there, New: here}}, true, prefixes("198.51.100.1/32")},
-		{"another with the same address", []service.Change{{New: sharer}}, false, prefixes("198.51.100.1/32")},
-		{"the first moves", []service.Change{{Old: here, New: moved}}, true, prefixes("198.51.100.1/32", "198.51.100.2/32")},
-		{"they change places", []service.Change{{Old: sharer}, {Old: moved, New: here}}, true, prefixes("198.51.100.1/32")},
-		{"one goes, another comes", []service.Change{{Old: here}, {New: sharer}}, false, prefixes("198.51.100.1/32")},
+		{"and comes back", []service.Change{{Old: there, New: here}}, true, []string{one}},
+		{"another with the same address", []service.Change{{New: sharer}}, false, []string{one}},
+		{"the first moves", []service.Change{{Old: here, New: moved}}, true, []string{one, two}},
+		{"they change places", []service.Change{{Old: sharer}, {Old: moved, New: here}}, true, []string{one}},
+		{"one goes, another comes", []service.Change{{Old: here}, {New: sharer}}, false, []string{one}},
 		{"the last goes", []service.Change{{Old: sharer}}, true, nil},
 	} {
 		if changed := r.Apply(step.changes); changed != step.changed {
 			t.Errorf("%s: changed is %v, want %v", step.name, changed, step.changed)
 		}
-		if got := r.Prefixes(); !slices.Equal(got, step.want) {
-			t.Errorf("%s: announces %v, want %v", step.name, got, step.want)
+		if got := routeList(r.List()); !slices.Equal(got, step.want) {
+			t.Errorf("%s: announces %q, want %q", step.name, got, step.want)
 		}
 	}
 }

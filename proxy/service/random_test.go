@@ -122,8 +122,7 @@ func (d dice) change(w world) store.ServiceChanges {
 func play(t *testing.T, seed uint64, steps int) {
 	d := dice{rand.New(rand.NewPCG(seed, seed))}
 	node, w := *testNode(), worldOf()
-	announced := service.Announced{ExternalIPs: true, LoadBalancers: true, ClusterIPs: d.chance(50)}
-	tracker, routes := service.NewTracker(node), service.NewRoutes(announced)
+	tracker, routes := service.NewTracker(node), service.NewRoutes()
 	tracker.Apply(w.reset())
 	last := map[store.ObjectName]*service.Service{}
 	for range steps {
@@ -135,7 +134,7 @@ func play(t *testing.T, seed uint64, steps int) {
 			node.NodePortAddrs = addrs(pick(d, "192.0.2.1", "192.0.2.2"))
 			tracker.SetNode(node)
 		}
-		before := routes.Prefixes()
+		before := routes.List()
 		changes := tracker.Next()
 		for _, c := range changes {
 			name := c.New
@@ -152,10 +151,14 @@ func play(t *testing.T, seed uint64, steps int) {
 		claimed, want := w.fresh(&node)
 		checkHolders(t, claimed, want)
 		compareAll(t, seed, want, tracker.All(), last)
-		if moved := routes.Apply(changes); moved != !slices.Equal(before, routes.Prefixes()) {
+		if moved := routes.Apply(changes); moved != !slices.Equal(before, routes.List()) {
 			t.Fatalf("seed %d: routes say changed: %v", seed, moved)
 		}
-		if got, want := routes.Prefixes(), announced.Prefixes(want); !slices.Equal(got, want) {
+		fresh := service.NewRoutes()
+		for _, s := range want {
+			fresh.Apply([]service.Change{{New: s}})
+		}
+		if got, want := routes.List(), fresh.List(); !slices.Equal(got, want) {
 			t.Fatalf("seed %d: announces %v, want %v", seed, got, want)
 		}
 	}
