@@ -1,6 +1,7 @@
 package dnat
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/twill-cni/twill/kernel"
@@ -8,52 +9,74 @@ import (
 
 // Fixed chains that plans lead to.
 const (
-	insideChain = "inside"
-	refuseChain = "refuse"
+	insideChain   = "inside"
+	refuseChain   = "refuse"
+	endpointChain = "endpoint"
 )
 
-// chains returns the chains of a plan, its own first. What comes first in it holds for all clients; what is last drops packets that found nothing
-// because they were on their way through the table while it changed, so that none leaves the node with a Service's address on it.
+// chains returns the chains of a plan, its own first. They look into no large map: when a rule that does so is made, the kernel walks through all of the
+// map (nf_tables_bind_set), so those are in chains that stay.
 func (w words) chains(p Plan) []kernel.Chain {
 	main := kernel.Chain{Name: p.String(), Rules: w.conditions(p)}
-	priority := []kernel.Operand{kernel.FieldPriority}
+	to := func(chain string) kernel.Expr { return kernel.Verdict{Kind: kernel.Goto, Chain: chain} }
+	choose := kernel.SetPriority{Fields: []kernel.Operand{w.choice(p)}}
 	switch {
 	case p.Choice == Reject:
-		main.Rules = append(main.Rules, rule(kernel.Verdict{Kind: kernel.Goto, Chain: refuseChain}))
+		main.Rules = append(main.Rules, rule(to(refuseChain)))
 	case p.Choice == Drop:
 		main.Rules = append(main.Rules, rule(kernel.Verdict{Kind: kernel.Drop}))
 	case p.Sticky == 0:
-		main.Rules = append(main.Rules, rule(kernel.SetPriority{}), // nothing of ours leaves the table in it
-			rule(w.dnat(setEndpoints, w.choice(p))))
-		if p.Slots > 1 {
-			main.Rules = append(main.Rules, rule(w.dnat(setEndpoints, w.firstSlot(p))))
-		}
-		main.Rules = append(main.Rules, rule(kernel.Verdict{Kind: kernel.Drop}))
+		main.Rules = append(main.Rules, rule(choose, to(suffixed(endpointChain, p.Inside))))
 	default:
-		core := p.core().String()
-		stuck, choose := "stuck-"+core, "choose-"+core
-		main.Rules = append(main.Rules,
-			rule(kernel.SetPriority{Fields: w.client(), Map: setAffinity}, kernel.Verdict{Kind: kernel.Goto, Chain: stuck}),
-			rule(kernel.Verdict{Kind: kernel.Goto, Chain: choose}))
-		remember := rule(kernel.Update{Set: setAffinity, Key: w.client(), Value: priority, Timeout: time.Duration(p.Sticky) * time.Second})
-		return []kernel.Chain{main,
-			{Name: stuck, Rules: []kernel.Rule{
-				remember, // the time starts anew
-				rule(w.dnat(setMembers, kernel.FieldPriority)),
-				rule(kernel.Delete{Set: setAffinity, Key: w.client(), Value: priority}), // the endpoint is gone
-				rule(kernel.Verdict{Kind: kernel.Goto, Chain: choose}),
-			}},
-			{Name: choose, Rules: []kernel.Rule{
-				rule(kernel.SetPriority{Fields: w.key(w.choice(p)), Map: setSlots}),
-				remember, // in a rule of its own, which has no effect when there is no room
-				rule(w.dnat(setMembers, kernel.FieldPriority)),
-				rule(kernel.SetPriority{Fields: w.key(w.firstSlot(p)), Map: setSlots}),
-				rule(w.dnat(setMembers, kernel.FieldPriority)),
-				rule(kernel.Verdict{Kind: kernel.Drop}),
-			}},
-		}
+		timeout := fmt.Sprint("-", p.Sticky)
+		recall, stuck, slot := "recall"+timeout, "stuck"+timeout, suffixed("slot"+timeout, p.Inside)
+		main.Rules = append(main.Rules, rule(kernel.Verdict{Kind: kernel.Jump, Chain: recall}), rule(choose, to(slot)))
+		return append([]kernel.Chain{main}, w.sticky(p, [3]string{recall, stuck, slot})...)
 	}
 	return []kernel.Chain{main}
+}
+
+// sticky returns the chains that all plans with one affinity timeout share.
+func (w words) sticky(p Plan, names [3]string) []kernel.Chain {
+	priority := []kernel.Operand{kernel.FieldPriority}
+	remember := rule(kernel.Update{Set: setAffinity, Key: w.client(), Value: priority, Timeout: time.Duration(p.Sticky) * time.Second})
+	toMember := rule(w.dnat(setMembers))
+	return []kernel.Chain{
+		{Name: names[0], Rules: []kernel.Rule{
+			rule(kernel.SetPriority{Fields: w.client(), Map: setAffinity}, kernel.Verdict{Kind: kernel.Goto, Chain: names[1]}),
+		}},
+		{Name: names[1], Rules: []kernel.Rule{
+			remember, // the time starts anew
+			toMember,
+			rule(kernel.Delete{Set: setAffinity, Key: w.client(), Value: priority}), // the endpoint is gone: back to the plan
+		}},
+		{Name: names[2], Rules: []kernel.Rule{
+			rule(kernel.SetPriority{Fields: w.key(kernel.FieldPriority), Map: setSlots}),
+			remember, // in a rule of its own, which has no effect when there is no room
+			toMember,
+			rule(kernel.SetPriority{Fields: []kernel.Operand{firstSlot(p.Inside)}}, kernel.SetPriority{Fields: w.key(kernel.FieldPriority), Map: setSlots}),
+			toMember,
+			rule(kernel.Verdict{Kind: kernel.Drop}),
+		}},
+	}
+}
+
+// endpoint returns the chain that sends a packet to the endpoint in the slot whose number is in the priority. What is last drops packets that find
+// nothing because they are on their way through the table while it changes, so that none leaves the node with a Service's address on it.
+func (w words) endpoint(inside bool) kernel.Chain {
+	return kernel.Chain{Name: suffixed(endpointChain, inside), Rules: []kernel.Rule{
+		rule(w.dnat(setEndpoints)),
+		rule(kernel.SetPriority{Fields: []kernel.Operand{firstSlot(inside)}}),
+		rule(w.dnat(setEndpoints)),
+		rule(kernel.Verdict{Kind: kernel.Drop}),
+	}}
+}
+
+func suffixed(chain string, inside bool) string {
+	if inside {
+		return chain + "-inside"
+	}
+	return chain
 }
 
 // conditions returns the rules for who the client is.
@@ -82,13 +105,13 @@ func (w words) conditions(p Plan) []kernel.Rule {
 
 // choice returns the operand that is the number of a slot.
 func (w words) choice(p Plan) kernel.Operand {
-	offset := p.offset()
+	offset := slotNumber(0, p.Inside)
 	hashed := func(fields ...kernel.Field) kernel.Operand {
 		return kernel.Hash{Fields: fields, Modulus: p.Slots, Seed: seed, Offset: offset}
 	}
 	switch {
 	case p.Slots == 1:
-		return w.firstSlot(p)
+		return firstSlot(p.Inside)
 	case p.Choice == RoundRobin:
 		return kernel.Numgen{Modulus: p.Slots, Offset: offset}
 	case p.Choice == DestinationHash:
@@ -104,15 +127,11 @@ func (w words) choice(p Plan) kernel.Operand {
 
 // firstSlot returns the operand for a slot that is there as long as there are any. A packet may have chosen among more slots
 // than there are by the time that it looks into its own.
-func (w words) firstSlot(p Plan) kernel.Operand { return kernel.Numgen{Modulus: 1, Offset: p.offset()} }
-
-func (p Plan) offset() uint32 {
-	if p.Inside {
-		return insideOffset
-	}
-	return 0
+func firstSlot(inside bool) kernel.Operand {
+	return kernel.Numgen{Modulus: 1, Offset: slotNumber(0, inside)}
 }
 
-func (w words) dnat(set string, last kernel.Operand) kernel.DNAT {
-	return kernel.DNAT{Fields: w.key(last), Map: set, V6: w.v6()}
+// dnat sends a packet to the endpoint that a map has for K and the priority.
+func (w words) dnat(set string) kernel.DNAT {
+	return kernel.DNAT{Fields: w.key(kernel.FieldPriority), Map: set, V6: w.v6()}
 }

@@ -132,11 +132,12 @@ func unless(not bool, s slots) slots {
 // numbered returns the frontend's key with a number behind it. The next call overwrites it.
 func (e *edit) numbered(n uint32) []byte { return kernel.AppendNumber(e.key, n) }
 
+// slotNumber returns the number that stands for a slot in the kernel: nft writes it as 8000:<slot>, or inside of the cluster as 8001:<slot>.
 func slotNumber(i int, inside bool) uint32 {
 	if inside {
 		i += insideOffset
 	}
-	return uint32(i)
+	return scratchBit | uint32(i)
 }
 
 // plain compares slots that lead to endpoints.

@@ -9,8 +9,7 @@ import (
 // A member's number stands for an endpoint in the map of affinity. It is made from the endpoint alone, so that what clients are sent to does not
 // change when other endpoints come and go, and an entry for an endpoint that is gone leads nowhere.
 const (
-	memberBit = 1 << 31 // is set in every member's number, and in no priority that the kernel or a program uses
-	insideBit = 1 << 30 // is set in those of clients inside of the cluster
+	insideBit = 1 << 30 // is set in the numbers for clients inside of the cluster
 	numberMax = insideBit - 1
 )
 
@@ -38,7 +37,7 @@ func members(s slots, v6, inside bool) []member {
 	for i := 1; i < len(all); i++ {
 		all[i].number = max(all[i].number, all[i-1].number+1)
 	}
-	flags := uint32(memberBit)
+	flags := uint32(scratchBit)
 	if inside {
 		flags |= insideBit
 	}

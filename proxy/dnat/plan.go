@@ -157,12 +157,6 @@ func (p Plan) valid() bool {
 		!(p.Inside && (p.Split || p.Guarded)) && (p.Choice == RoundRobin) == p.Counter.Addr.IsValid() && p.Counter.Addr.Zone() == ""
 }
 
-// core is what the choice of an endpoint depends on.
-func (p Plan) core() Plan {
-	p.Masquerade, p.Guarded, p.Split = Never, false, false
-	return p
-}
-
 var protocols = [...]struct {
 	name   string
 	number store.Protocol

@@ -36,6 +36,8 @@ func PlanSets() []string { return []string{setPlans, setInsidePlans, setRanges} 
 const (
 	// insideOffset is the slot from which on a frontend's slots are those for clients inside of the cluster. No frontend has more slots.
 	insideOffset = 65536
+	// scratchBit is set in the numbers of slots and members, and in no priority that the kernel or a program uses.
+	scratchBit = 1 << 31
 	// seed makes every node hash alike: with Maglev tables of their own, they then choose alike.
 	seed = 0x7477696c
 
@@ -144,8 +146,8 @@ func (w words) sets() []kernel.Set {
 	return []kernel.Set{
 		{Name: setServices, Comment: "frontend -> plan", Key: k(), Value: number, Bulk: true},
 		{Name: setInside, Comment: "frontend -> plan for clients inside of the cluster", Key: k(), Value: number, Bulk: true},
-		{Name: setEndpoints, Comment: "frontend, slot -> endpoint", Key: k(kernel.TypeNumber), Value: target, Bulk: true},
-		{Name: setSlots, Comment: "frontend with affinity, slot -> member", Key: k(kernel.TypeNumber), Value: number, Bulk: true},
+		{Name: setEndpoints, Comment: "frontend, slot -> endpoint", Key: k(kernel.TypePriority), Value: target, Bulk: true},
+		{Name: setSlots, Comment: "frontend with affinity, slot -> member", Key: k(kernel.TypePriority), Value: number, Bulk: true},
 		{Name: setMembers, Comment: "frontend with affinity, member -> endpoint", Key: k(kernel.TypePriority), Value: target, Bulk: true},
 		{Name: setAffinity, Comment: "client, frontend -> member; written by packets",
 			Key: append([]kernel.Type{w.addr}, k()...), Value: number, Size: max(w.AffinitySize, 1), Dynamic: true, Foreign: true, Timeout: true},
@@ -185,6 +187,7 @@ func (w words) fixedChains() []kernel.Chain {
 			rule(kernel.Reject{}),
 		}},
 	}
+	chains = append(chains, w.endpoint(false), w.endpoint(true))
 	if w.DropInvalid {
 		chains = append(chains, kernel.Chain{Name: "forward", Hook: &kernel.Hook{Type: "filter", Hook: "forward"}, Rules: []kernel.Rule{
 			rule(kernel.Compare{Field: kernel.FieldCTState, Mask: ctInvalid, Value: kernel.Datum{Number: ctInvalid}}, kernel.Verdict{Kind: kernel.Drop})}})
@@ -197,8 +200,8 @@ func (w words) postrouting() []kernel.Rule {
 	marked := kernel.Compare{Field: kernel.FieldMark, Mask: w.mark, Value: kernel.Datum{Number: w.mark}}
 	masquerade := kernel.Masquerade{FullyRandom: true}
 	return []kernel.Rule{
-		// A member's number is still in the priority of what the node itself sends. A queueing discipline might take it for one of its classes.
-		rule(kernel.Compare{Field: kernel.FieldPriority, Mask: memberBit, Value: kernel.Datum{Number: memberBit}}, kernel.SetPriority{}),
+		// A slot's or member's number is still in the priority of what the node itself sends. A queueing discipline might take it for a class.
+		rule(kernel.Compare{Field: kernel.FieldPriority, Mask: scratchBit, Value: kernel.Datum{Number: scratchBit}}, kernel.SetPriority{}),
 		rule(marked, kernel.SetMark{Mask: w.mark}, masquerade),
 		rule(kernel.Compare{Field: kernel.FieldCTStatus, Mask: ctStatusDNAT, Value: kernel.Datum{Number: ctStatusDNAT}},
 			kernel.Lookup{Fields: []kernel.Operand{w.saddr, w.daddr}, Set: setHairpin}, masquerade),

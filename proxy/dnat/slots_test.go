@@ -184,7 +184,7 @@ func TestMembersAreTheEndpointsOwn(t *testing.T) {
 	numbers := map[uint32]bool{}
 	for _, n := range all {
 		numbers[n] = true
-		if n&memberBit == 0 || n&insideBit != 0 {
+		if n&scratchBit == 0 || n&insideBit != 0 {
 			t.Fatalf("number %x", n)
 		}
 	}

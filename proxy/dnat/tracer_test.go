@@ -256,8 +256,9 @@ func (w *world) eval(e kernel.Expr, p *packet, r *result) (next *kernel.Verdict,
 	case kernel.SetMark:
 		p.mark = p.mark&^e.Mask | e.Value
 	case kernel.SetPriority:
-		p.priority = 0
-		if e.Map != "" {
+		if e.Map == "" {
+			p.priority, _ = kernel.CutNumber(string(append(w.key(e.Fields, p), 0, 0, 0, 0)))
+		} else {
 			v, ok := w.sets[e.Map][string(w.key(e.Fields, p))]
 			if !ok {
 				return nil, false, errNoMatch

@@ -158,15 +158,18 @@ func TestBalance(t *testing.T) {
 				return sum
 			}
 			r.set(svc("it", udpFrontend(f, service.Random, "10.96.0.1:53", fourEndpoints...)))
-			if chi(1, 1, 1, 1) > 16.27 && chi(1, 1, 1, 1) > 16.27 {
-				t.Error("random: not balanced")
+			balanced := func(weights ...float64) {
+				t.Helper()
+				first := chi(weights...)
+				if first > 16.27 && chi(weights...) > 16.27 {
+					t.Errorf("not balanced by %v", weights)
+				}
 			}
+			balanced(1, 1, 1, 1)
 			heavy := udpFrontend(f, service.Random, "10.96.0.1:53", fourEndpoints...)
 			heavy.Endpoints[0].Weight = 5
 			r.set(svc("it", heavy))
-			if chi(5, 1, 1, 1) > 16.27 && chi(5, 1, 1, 1) > 16.27 {
-				t.Error("weights: not balanced")
-			}
+			balanced(5, 1, 1, 1)
 			r.set(svc("it", udpFrontend(f, service.RoundRobin, "10.96.0.1:53", fourEndpoints...)))
 			for i, n := range shares(20000) {
 				if n != 5000 {
