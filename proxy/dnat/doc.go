@@ -13,7 +13,7 @@
 //	services           K                  -> plan            every frontend
 //	inside             K                  -> plan            for clients inside of the cluster, where they have others
 //	plans              plan               -> goto its chain  a part of the skeleton, as is inside-plans
-//	endpoints          K . slot           -> address . port  slots from 65536 on are for clients inside
+//	endpoints          K . slot           -> address . port  slots of clients inside are apart from the others
 //	slots              K . slot           -> member          frontends with affinity have these two
 //	members            K . member         -> address . port  in the place of endpoints
 //	affinity           client . K         -> member          written by packets, each entry with a timeout
@@ -24,15 +24,21 @@
 //
 // A plan is a small value that has a text: `random-3-offcluster` chooses one of three slots by chance, and masquerades clients that are no pods. The text is
 // the name of its chain, and a hash of it the number by which maps know it, so that a restarted daemon finds the same ones. All frontends with
-// three endpoints and these properties share the chain:
+// three endpoints and these properties share the chain, which leads to one that all plans share:
 //
 //	chain random-3-offcluster {
 //	        ip saddr != @pods meta mark set meta mark | 0x00004000
-//	        meta priority set none
-//	        dnat ip to ip daddr . meta l4proto . th dport . numgen random mod 3 map @endpoints
-//	        dnat ip to ip daddr . meta l4proto . th dport . numgen inc mod 1 map @endpoints
+//	        meta priority set numgen random mod 3 offset 2147483648 goto endpoint
+//	}
+//	chain endpoint {
+//	        dnat ip to ip daddr . meta l4proto . th dport . meta priority map @endpoints
+//	        meta priority set numgen inc mod 1 offset 2147483648
+//	        dnat ip to ip daddr . meta l4proto . th dport . meta priority map @endpoints
 //	        drop
 //	}
+//
+// A slot's number has the highest bit set, so nft writes slot 2 as 8000:2, and that for clients inside as 8001:2. Chains of plans look into no large map,
+// since the kernel walks through all of a map when a rule with it is made: a new plan costs the same whatever there is.
 //
 // Only round robin has a chain for each frontend, since each needs a counter of its own.
 //
@@ -44,7 +50,8 @@
 //	dispatch    meta priority set K map @services    10.96.0.1 . tcp . 80 is there: the priority becomes the plan's number
 //	            meta priority vmap @plans            goto random-3-offcluster
 //	random-3-…  ip saddr != @pods                    a pod: no mark
-//	            dnat to K . numgen … map @endpoints  chance says 2: 10.96.0.1 . tcp . 80 . 2 is 10.1.2.7 . 8080
+//	            meta priority set numgen random …    chance says 2
+//	endpoint    dnat to K . priority map @endpoints  10.96.0.1 . tcp . 80 . 8000:2 is 10.1.2.7 . 8080
 //	routing     to 10.1.2.7
 //	postrouting mark? not set. hairpin? 10.1.1.9 . 10.1.2.7 is not there. The source stays.
 //
