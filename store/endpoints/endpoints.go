@@ -215,7 +215,7 @@ func (b *Builder) Take() map[store.ObjectName]*store.EndpointSlice {
 			delete(b.slices, g)
 		}
 	}
-	clear(b.dirty)
+	b.dirty = map[group]bool{} // not cleared: a map that once held everything is large for ever
 	return changes
 }
 

@@ -5,8 +5,10 @@ import (
 	"maps"
 	"net/netip"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -54,21 +56,23 @@ func (w *serviceWatch) clear() {
 	w.pending = store.ServiceChanges{Services: map[store.ObjectName]*store.Service{}, Slices: map[store.ObjectName]*store.EndpointSlice{}}
 }
 
-// item is a key that a load found to be new or changed.
+// item is a key that is new or changed. take, which decode makes, takes in what it says.
 type item struct {
 	name     string
 	revision int64
 	value    []byte
+	take     func() error
+	err      error // of decode
 }
 
 // load implements reader. Keys that have the revision that they had before are not decoded again.
 func (w *serviceWatch) load(ctx context.Context, lost bool) (int64, error) {
-	var fresh []item
+	var fresh []*item
 	seen := make(map[string]int64, len(w.known))
 	revision, err := w.store.scan(ctx, w.feed.prefix, func(name string, kv *mvccpb.KeyValue) {
 		seen[name] = kv.ModRevision
 		if lost || w.known[name] != kv.ModRevision {
-			fresh = append(fresh, item{name, kv.ModRevision, kv.Value})
+			fresh = append(fresh, &item{name: name, revision: kv.ModRevision, value: kv.Value})
 		}
 	})
 	if err != nil {
@@ -77,13 +81,14 @@ func (w *serviceWatch) load(ctx context.Context, lost bool) (int64, error) {
 	if err := w.readNetwork(ctx); err != nil {
 		return 0, err
 	}
+	w.decodeAll(fresh)
 	for name := range w.known {
 		if _, there := seen[name]; !there {
 			w.vanished(name, lost)
 		}
 	}
 	for _, i := range fresh {
-		w.put(i.name, i.value, i.revision)
+		w.put(i)
 	}
 	if _, configured := seen[registryConfig]; !configured && !w.held[registryConfig] {
 		w.unconfigure()
@@ -110,7 +115,9 @@ func (w *serviceWatch) change(event *clientv3.Event) {
 		w.vanished(name, false)
 		return
 	}
-	w.put(name, event.Kv.Value, event.Kv.ModRevision)
+	i := &item{name: name, revision: event.Kv.ModRevision, value: event.Kv.Value}
+	i.take, i.err = w.decode(i.name, i.value)
+	w.put(i)
 }
 
 // vanished takes out what is not there any more, unless it may come back: etcd lost it, or it is a pod whose node could not renew it.
@@ -187,73 +194,83 @@ func (w *serviceWatch) reject(name string, err error) {
 	w.store.log.Debug("a record of Services is skipped", "key", name, "err", err)
 }
 
-// put takes in a key's value. What cannot be read changes nothing but that it is told.
-func (w *serviceWatch) put(name string, value []byte, revision int64) {
-	w.known[name] = revision
-	if w.held[name] {
-		delete(w.held, name)
+// put takes in a key's decoded value. What cannot be read changes nothing but that it is told.
+func (w *serviceWatch) put(i *item) {
+	w.known[i.name] = i.revision
+	if w.held[i.name] {
+		delete(w.held, i.name)
 		w.timer.Reset(w.store.cfg.Holdover)
 	}
-	if err := w.read(name, value); err != nil {
-		w.reject(name, err)
+	if i.err == nil {
+		i.err = i.take()
+	}
+	if i.err != nil {
+		w.reject(i.name, i.err)
 		return
 	}
-	delete(w.rejected, name)
+	delete(w.rejected, i.name)
 }
 
-func (w *serviceWatch) read(name string, value []byte) error {
+// decodeAll decodes items on all processors: JSON is most of what a load of many Services costs.
+func (w *serviceWatch) decodeAll(items []*item) {
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	for part := range slices.Chunk(items, len(items)/runtime.GOMAXPROCS(0)+1) {
+		workers.Go(func() {
+			for _, i := range part {
+				i.take, i.err = w.decode(i.name, i.value)
+				i.value = nil
+			}
+		})
+	}
+}
+
+// decode returns what takes in the value of a key. It may be called concurrently.
+func (w *serviceWatch) decode(name string, value []byte) (take func() error, err error) {
 	folder, rest, _ := strings.Cut(name, "/")
 	switch folder + "/" {
 	case servicesFolder:
-		return w.readService(rest, value)
+		return w.decodeService(rest, value)
 	case slicesFolder:
-		return w.readSlice(rest, value)
+		return w.decodeSlice(rest, value)
 	case podsFolder:
 		key, err := parsePodKey(rest)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		p, err := store.DecodePod(key, value)
-		if err == nil {
-			w.builder.SetPod(key, p)
-		}
-		return err
+		return func() error { w.builder.SetPod(key, p); return nil }, err
 	case registryConfig + "/":
-		return w.configure(value)
+		value := slices.Clone(value)
+		return func() error { return w.configure(value) }, nil
 	}
-	return nil // of a later version
+	return func() error { return nil }, nil // of a later version
 }
 
-func (w *serviceWatch) readService(rest string, value []byte) error {
+func (w *serviceWatch) decodeService(rest string, value []byte) (func() error, error) {
 	name, err := parseObjectName(rest)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	object, err := manifest.DecodeService(name, value)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	svc, err := manifest.FromService(object)
-	if err == nil {
-		w.setService(name, svc)
-	}
-	return err
+	return func() error { w.setService(name, svc); return nil }, err
 }
 
-func (w *serviceWatch) readSlice(rest string, value []byte) error {
+func (w *serviceWatch) decodeSlice(rest string, value []byte) (func() error, error) {
 	name, err := parseObjectName(rest)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	object, err := manifest.DecodeEndpointSlice(name, value)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	slice, err := manifest.FromEndpointSlice(object)
-	if err == nil {
-		w.setSlice(name, slice)
-	}
-	return err
+	return func() error { w.setSlice(name, slice); return nil }, err
 }
 
 func (w *serviceWatch) setService(name store.ObjectName, svc *store.Service) {
