@@ -46,6 +46,9 @@ type Service struct {
 	Scheduler string            // annotation twill-cni.github.io/scheduler; empty: the default
 	Weights   map[string]uint32 // annotation twill-cni.github.io/weights: endpoint address, node or zone to weight; nil: all weigh 1
 
+	// ResetConnections (annotation twill-cni.github.io/reset-connections: "true"): TCP connections to endpoints that are gone are reset.
+	ResetConnections bool
+
 	Selector        map[string]string // of the pods behind it; nil when its EndpointSlices are written by somebody
 	PublishNotReady bool              // spec.publishNotReadyAddresses
 	ExternalName    string
@@ -136,6 +139,9 @@ type ServiceChanges struct {
 	Networks []netip.Prefix
 	// Zone is this node's topology zone (label topology.kubernetes.io/zone); nil: as before.
 	Zone *string
+	// NodeEligible reports whether load balancers may send to this node: it is there, and nobody has begun to remove it; nil: as before, at
+	// first true.
+	NodeEligible *bool
 	// Rejected are objects that could not be read; each keeps its last good state.
 	Rejected []Reject
 }

@@ -16,6 +16,7 @@ func (s *Service) Equal(o *Service) bool {
 func (f *Frontend) equal(o *Frontend) bool {
 	return f.FrontendKey == o.FrontendKey && f.Kind == o.Kind && f.PortName == o.PortName &&
 		f.Masquerade == o.Masquerade && f.Empty == o.Empty && f.Affinity == o.Affinity && f.Scheduler == o.Scheduler &&
+		f.ResetConnections == o.ResetConnections && slices.Equal(f.Draining, o.Draining) &&
 		same(f.Endpoints, o.Endpoints) && f.Inside.equal(o.Inside) &&
 		(f.Allowed == nil) == (o.Allowed == nil) && slices.Equal(f.Allowed, o.Allowed)
 }

@@ -18,6 +18,7 @@ func full() *service.Service {
 		s.SourceRanges = prefixes("198.51.100.0/24")
 	}), sliceList{pods("10.244.1.5", "10.244.2.5")}, testNode())
 	s.Frontends = s.Frontends[2:]
+	s.Frontends[0].Draining = []netip.AddrPort{netip.MustParseAddrPort("10.244.3.5:8080")}
 	return s
 }
 

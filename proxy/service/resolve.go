@@ -101,12 +101,14 @@ func (v *view) family(ipv6 bool) {
 		all := gather(v.candidates[:0], v.from, p, ipv6)
 		v.candidates = all
 		there := len(all)
+		connected := v.connected(p, all)
 		if all = v.weighing(all); there > 0 && len(all) == 0 {
 			v.warn("port %s: all %s endpoints weigh 0, so nobody answers", portName(p), familyName(ipv6))
 		}
 		c := v.choose(all, v.weights)
 		v.used = v.used || c.any
 		v.local = v.local || c.localReady || !c.ready && len(c.local) > 0
+		c.draining = without(connected, c.cluster)
 		v.port(p, ipv6, c)
 	}
 	v.addresses(ipv6)
@@ -123,14 +125,14 @@ func (v *view) weighing(all []candidate) []candidate {
 
 // port adds the frontends of one port in one family.
 func (v *view) port(p *store.ServicePort, ipv6 bool, c choice) {
-	inside := Frontend{Kind: ClusterIP, Endpoints: c.cluster, Masquerade: MasqueradeOffCluster}
+	inside := Frontend{Kind: ClusterIP, Endpoints: c.cluster, Draining: c.draining, Masquerade: MasqueradeOffCluster}
 	if v.MasqueradeAll {
 		inside.Masquerade = MasqueradeAlways
 	}
 	if v.svc.InternalLocal {
 		inside.Endpoints, inside.Empty = c.local, c.emptyLocal()
 	}
-	outside := Frontend{Endpoints: c.cluster, Masquerade: MasqueradeAlways}
+	outside := Frontend{Endpoints: c.cluster, Draining: c.draining, Masquerade: MasqueradeAlways}
 	if v.svc.ExternalLocal {
 		outside.Endpoints, outside.Empty, outside.Masquerade = c.local, c.emptyLocal(), MasqueradeNever
 		if !same(c.local, c.cluster) {
@@ -176,6 +178,7 @@ func (c choice) emptyLocal() Empty {
 func (v *view) add(f Frontend, p *store.ServicePort, addr netip.Addr, port uint16) {
 	f.FrontendKey = FrontendKey{Addr: addr.Unmap(), Protocol: p.Protocol, Port: port}
 	f.PortName, f.Affinity, f.Scheduler = p.Name, v.svc.AffinityTimeout, v.scheduler
+	f.ResetConnections = v.svc.ResetConnections && p.Protocol == store.TCP
 	v.out.Frontends = append(v.out.Frontends, f)
 }
 

@@ -83,6 +83,12 @@ type Frontend struct {
 	Allowed   []netip.Prefix
 	Affinity  time.Duration // a client gets the same endpoint for that long after its last connection; 0: no affinity
 	Scheduler Scheduler
+
+	// ResetConnections: TCP connections to an endpoint that is gone are to be reset.
+	ResetConnections bool
+	// Draining are endpoints beyond Endpoints that may go on with the connections that they have: they serve, but other endpoints are chosen,
+	// or, of TCP, they terminate. Sorted by address and port. Only where somebody wants to know it: with UDP, and with ResetConnections.
+	Draining []netip.AddrPort
 }
 
 // Backends are endpoints, and what becomes of clients when there are none.

@@ -1,10 +1,13 @@
 package service
 
+import "net/netip"
+
 // A choice is which of a port's endpoints are used on this node.
 type choice struct {
-	cluster []Endpoint // with traffic policy Cluster
-	local   []Endpoint // with traffic policy Local
-	any     bool       // there is a usable endpoint on some node
+	cluster  []Endpoint       // with traffic policy Cluster
+	local    []Endpoint       // with traffic policy Local
+	draining []netip.AddrPort // see Frontend.Draining
+	any      bool             // there is a usable endpoint on some node
 
 	ready, localReady bool // there is a ready one on some node, on this node
 }

@@ -19,7 +19,9 @@ const (
 	SchedulerAnnotation = "twill-cni.github.io/scheduler"
 	// WeightsAnnotation gives endpoints weights: "10.244.1.5=3,node2=2,zone-b=1", by address, node or zone.
 	WeightsAnnotation = "twill-cni.github.io/weights"
-	ProxyNameLabel    = "service.kubernetes.io/service-proxy-name"
+	// ResetAnnotation with the value "true" has TCP connections reset whose endpoint is gone.
+	ResetAnnotation = "twill-cni.github.io/reset-connections"
+	ProxyNameLabel  = "service.kubernetes.io/service-proxy-name"
 )
 
 // maxWeight bounds an endpoint's weight.
@@ -39,14 +41,15 @@ func fromService(svc *corev1.Service) (*store.Service, error) {
 	spec := &svc.Spec
 	s := &store.Service{
 		Name: nameOf(svc), Created: svc.CreationTimestamp.UTC(), Type: store.ServiceType(spec.Type),
-		ExternalLocal:   spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
-		InternalLocal:   spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
-		TopologyMode:    svc.Annotations[corev1.AnnotationTopologyMode],
-		ProxyName:       svc.Labels[ProxyNameLabel],
-		Scheduler:       svc.Annotations[SchedulerAnnotation],
-		Selector:        spec.Selector,
-		PublishNotReady: spec.PublishNotReadyAddresses,
-		ExternalName:    spec.ExternalName,
+		ExternalLocal:    spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
+		InternalLocal:    spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
+		TopologyMode:     svc.Annotations[corev1.AnnotationTopologyMode],
+		ProxyName:        svc.Labels[ProxyNameLabel],
+		Scheduler:        svc.Annotations[SchedulerAnnotation],
+		ResetConnections: svc.Annotations[ResetAnnotation] == "true",
+		Selector:         spec.Selector,
+		PublishNotReady:  spec.PublishNotReadyAddresses,
+		ExternalName:     spec.ExternalName,
 	}
 	_, labelled := svc.Labels[corev1.IsHeadlessService]
 	s.Headless = labelled || spec.ClusterIP == corev1.ClusterIPNone

@@ -45,6 +45,7 @@ metadata:
   annotations:
     twill-cni.github.io/scheduler: mh
     twill-cni.github.io/weights: "10.244.1.5=3, node2=2"
+    twill-cni.github.io/reset-connections: "true"
     service.kubernetes.io/topology-mode: Auto
 spec:
   type: LoadBalancer
@@ -102,7 +103,7 @@ func TestParseAndConvert(t *testing.T) {
 		ExternalIPs: []netip.Addr{netip.MustParseAddr("192.0.2.9")}, SourceRanges: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 		Ingress:       []store.Ingress{{Addr: netip.MustParseAddr("203.0.113.5"), Proxy: true}},
 		ExternalLocal: true, InternalLocal: true, HealthCheckNodePort: 30999, AffinityTimeout: 3 * time.Hour, Distribution: "PreferClose",
-		TopologyMode: "Auto", ProxyName: "mine", Scheduler: "mh", Weights: map[string]uint32{"10.244.1.5": 3, "node2": 2},
+		TopologyMode: "Auto", ProxyName: "mine", Scheduler: "mh", ResetConnections: true, Weights: map[string]uint32{"10.244.1.5": 3, "node2": 2},
 		Selector: map[string]string{"app": "web"}, PublishNotReady: true,
 	}
 	if diff := cmp.Diff(want, svc, addresses); diff != "" {
