@@ -26,7 +26,12 @@ type cluster struct {
 }
 
 func startCluster(ctx context.Context) (*cluster, error) {
-	client, err := url.Parse(etcdEndpoint)
+	return startClusterAt(ctx, etcdEndpoint, `{"Network":"10.0.0.0/8","SubnetLen":24,"SubnetMin":"10.200.0.0","Backend":{"Type":"vxlan"}}`)
+}
+
+// startClusterAt starts a cluster whose etcd listens at that URL.
+func startClusterAt(ctx context.Context, endpoint, network string) (*cluster, error) {
+	client, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -50,12 +55,12 @@ func startCluster(ctx context.Context) (*cluster, error) {
 		server.Close()
 		return nil, fmt.Errorf("etcd was not ready after 30 s")
 	}
-	c, err := clientv3.New(clientv3.Config{Endpoints: []string{etcdEndpoint}, DialTimeout: 5 * time.Second})
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: 5 * time.Second})
 	if err != nil {
 		server.Close()
 		return nil, fmt.Errorf("etcd client: %w", err)
 	}
-	_, err = c.Put(ctx, etcdPrefix+"/config", `{"Network":"10.0.0.0/8","SubnetLen":24,"SubnetMin":"10.200.0.0","Backend":{"Type":"vxlan"}}`)
+	_, err = c.Put(ctx, etcdPrefix+"/config", network)
 	return &cluster{server, c}, err
 }
 

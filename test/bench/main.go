@@ -29,6 +29,11 @@ var scenarios = []scenario{
 	{"bgp-cold", "from the start of twilld to its prefix at a neighbour, another one being dead", runBGPCold},
 	{"bgp-throughput", "pod to pod routed with BGP beside node to node", runBGPThroughput},
 	{"bgp-mesh", "what a node spends on sessions with up to 200 others, beside BIRD", runBGPMesh},
+	{"proxy-sync", "the first sync of thousands of Services beside kube-proxy", runProxySync},
+	{"proxy-change", "from a changed endpoint to the first packet there, by the number of Services, beside kube-proxy", runProxyChange},
+	{"proxy-connect", "connections through a ClusterIP by the number of Services, beside kube-proxy", runProxyConnect},
+	{"proxy-affinity", "connections to Services with affinity by the number of endpoints, beside kube-proxy", runProxyAffinity},
+	{"proxy-memory", "what thousands of Services cost while nothing happens, beside kube-proxy", runProxyMemory},
 }
 
 // bench is what every scenario gets.

@@ -227,12 +227,14 @@ func (b bench) join(ctx context.Context, c *cluster, n, joiners int) (wall, cpu 
 
 // rested returns the processor time that the daemon has used once it uses no more: what follows the last notification, such as the
 // garbage's collection, belongs to the work before.
-func (d *daemon) rested() (time.Duration, error) {
-	last, err := processorTime(d.cmd.Process.Pid)
+func (d *daemon) rested() (time.Duration, error) { return restedProcess(d.cmd.Process.Pid) }
+
+func restedProcess(pid int) (time.Duration, error) {
+	last, err := processorTime(pid)
 	for end := time.Now().Add(limit); err == nil; {
 		time.Sleep(200 * time.Millisecond)
 		var now time.Duration
-		if now, err = processorTime(d.cmd.Process.Pid); err == nil && now-last < 200*time.Microsecond {
+		if now, err = processorTime(pid); err == nil && now-last < 200*time.Microsecond {
 			return now, nil
 		}
 		if last = now; time.Now().After(end) {

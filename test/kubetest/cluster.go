@@ -83,6 +83,10 @@ func (c *Cluster) URL() string {
 	return "https://" + netip.AddrPortFrom(c.options.Addr, c.options.Port).String()
 }
 
+// EtcdEndpoint returns where clients reach the cluster's etcd, in which kube-apiserver keeps objects below /registry. A benchmark writes
+// thousands of objects there within seconds; the API server reads them as it reads what another API server writes.
+func (c *Cluster) EtcdEndpoint() string { return "unix://" + filepath.Join(c.dir, "etcd.sock") }
+
 // PID returns the process ID of kube-apiserver, for measurements.
 func (c *Cluster) PID() int { return c.server.cmd.Process.Pid }
 

@@ -22,6 +22,7 @@ type ProxyOptions struct {
 	Namespace string // file of the network namespace in which it lives; default: the caller's
 	Mode      string // default nftables
 	Config    string // more keys of KubeProxyConfiguration, as YAML; they win. See kube-proxy's configuration API, v1alpha1
+	NoWait    bool   // do not wait for the first rules: for a benchmark, since who waits asks for metrics all the time
 }
 
 // KubeProxy is a kube-proxy that runs. Its methods may be called concurrently, except Kill, Restart and Close.
@@ -136,6 +137,9 @@ func (p *KubeProxy) start(ctx context.Context) error {
 		args: []string{"--config=" + filepath.Join(p.dir, "config.yaml")}}.start()
 	if err != nil {
 		return err
+	}
+	if p.options.NoWait {
+		return nil
 	}
 	return p.process.await(ctx, p.cluster.options.Timeout, func(ctx context.Context) error { return p.synced(ctx, families) })
 }
