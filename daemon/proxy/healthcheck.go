@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -23,16 +22,19 @@ import (
 type checks struct {
 	log     *slog.Logger
 	healthy func() bool // the proxy as a whole
+	serving sync.WaitGroup
 
 	mu      sync.Mutex
 	wanted  map[store.ObjectName]service.HealthCheck
 	servers map[store.ObjectName]*checkServer
+	closed  bool
 }
 
 // checkServer is one Service's port.
 type checkServer struct {
 	port      uint16
-	server    *http.Server
+	server    *http.Server // nil: the port could not be had
+	listener  net.Listener
 	endpoints int // guarded by checks.mu
 	failed    string
 }
@@ -41,7 +43,7 @@ func newChecks(log *slog.Logger, healthy func() bool) *checks {
 	return &checks{log: log, healthy: healthy, wanted: map[store.ObjectName]service.HealthCheck{}, servers: map[store.ObjectName]*checkServer{}}
 }
 
-// Change says what is different; nil ends a Service's check. A port that is taken is logged once, and tried again by Retry.
+// Change says what is different; nil ends a Service's check. A port that is taken is logged once, and tried again by Run.
 func (c *checks) Change(changes map[store.ObjectName]*service.HealthCheck) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,8 +65,22 @@ func (c *checks) Change(changes map[store.ObjectName]*service.HealthCheck) {
 	}
 }
 
-// Retry opens the ports that could not be opened before.
-func (c *checks) Retry() {
+// Run tries again to open the ports that were taken, until ctx ends. Then it ends all checks, and waits for their goroutines.
+func (c *checks) Run(ctx context.Context) error {
+	tick := time.NewTicker(listenAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			c.close()
+			return nil
+		case <-tick.C:
+			c.retry()
+		}
+	}
+}
+
+func (c *checks) retry() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for name := range c.wanted {
@@ -72,18 +88,21 @@ func (c *checks) Retry() {
 	}
 }
 
-// Close ends all checks.
-func (c *checks) Close() {
+func (c *checks) close() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.closed = true
 	for name := range c.servers {
 		c.stop(name)
 	}
+	c.mu.Unlock()
+	c.serving.Wait()
 }
 
 func (c *checks) stop(name store.ObjectName) {
-	if s := c.servers[name].server; s != nil {
-		_ = s.Close() // its listener is all that it can fail to close, and nobody answers there from now on
+	if s := c.servers[name]; s.server != nil {
+		// The server closes what it serves, which may not have begun yet. The port has to be free now: another Service may be about to get it.
+		_ = s.listener.Close()
+		_ = s.server.Close() // its listener is all that it can fail to close, and nobody answers there from now on
 	}
 	delete(c.servers, name)
 }
@@ -91,7 +110,7 @@ func (c *checks) stop(name store.ObjectName) {
 // ensure makes the Service's port answer what it should.
 func (c *checks) ensure(name store.ObjectName) {
 	want, ok := c.wanted[name]
-	if !ok {
+	if !ok || c.closed {
 		return
 	}
 	s := c.servers[name]
@@ -112,7 +131,7 @@ func (c *checks) ensure(name store.ObjectName) {
 		}
 		return
 	}
-	s.failed = ""
+	s.failed, s.listener = "", listener
 	s.server = &http.Server{
 		Handler:           c.handler(name),
 		ReadTimeout:       5 * time.Second,
@@ -123,11 +142,11 @@ func (c *checks) ensure(name store.ObjectName) {
 		ErrorLog:          slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
 	}
 	server := s.server
-	go func() {
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+	c.serving.Go(func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			c.log.Error("health check node port ended", "service", name, "port", want.Port, "err", err)
 		}
-	}()
+	})
 }
 
 func (c *checks) handler(name store.ObjectName) http.HandlerFunc {
@@ -160,31 +179,3 @@ func (c *checks) handler(name store.ObjectName) http.HandlerFunc {
 		}
 	}
 }
-
-// serveHTTP answers on address until ctx ends. With retry, an address that is taken is tried again instead of being an error, which is how
-// kube-proxy does it: the old proxy may still be there when the new one starts.
-func serveHTTP(ctx context.Context, address string, handler http.Handler, retry bool, log *slog.Logger) error {
-	listener, err := net.Listen("tcp", address)
-	for err != nil && retry {
-		log.Warn("address of the service proxy is taken: trying again", "address", address, "err", err)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(listenAgain):
-		}
-		listener, err = net.Listen("tcp", address)
-	}
-	if err != nil {
-		return fmt.Errorf("listen for the service proxy's health and metrics: %w", err)
-	}
-	server := &http.Server{Handler: handler, ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve the service proxy's health and metrics on %s: %w", address, err)
-	}
-	return nil
-}
-
-const listenAgain = 5 * time.Second

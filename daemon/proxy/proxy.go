@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -35,8 +36,8 @@ type Options struct {
 	Kernel   Kernel
 	Config   *config.Config
 	NodeName string
-	// Flush removes conntrack entries in the network namespace of the daemon.
-	Flush func(context.Context, conntrack.Match) error
+	// Conntrack works on the network namespace of the daemon.
+	Conntrack Conntrack
 	// Announce is told the addresses that routing may announce, sorted, at first and whenever they change. It must not wait.
 	Announce func([]service.Route)
 	Metrics  *Metrics
@@ -74,15 +75,22 @@ type Proxy struct {
 	tracker   *service.Tracker
 	routes    *service.Routes
 	families  []*family
-	announced bool
+	announced bool              // Announce was told what the kernel holds
+	started   bool              // the kernel has held what the source said at first
+	stale     []conntrack.Match // to be removed once the kernel holds what made them stale
+	unwritten inbox             // what was taken in and is not in the kernel yet; only its numbers and since count
+	failed    string            // the error that was logged last
+	compared  time.Duration     // how long the last comparison took
 }
 
 // inbox is what came since the last sync began.
 type inbox struct {
-	changes []store.ServiceChanges
-	since   time.Time // of the oldest
-	host    *Host     // nil: as before
-	drift   bool      // somebody else changed our tables
+	changes          []store.ServiceChanges
+	services, slices int       // changes of each
+	since            time.Time // of the oldest change
+	host             *Host     // nil: as before
+	drift            bool      // somebody else changed our tables
+	compare          bool      // it is time to compare everything
 }
 
 // family is the table of one IP version.
@@ -103,7 +111,7 @@ func New(opts Options) *Proxy {
 		routes:  service.NewRoutes(),
 	}
 	p.checks = newChecks(opts.Log, p.health.Healthy)
-	p.flusher = newFlusher(opts.Flush, opts.Metrics, opts.Log)
+	p.flusher = newFlusher(opts.Conntrack, opts.Metrics, opts.Log)
 	return p
 }
 
@@ -118,6 +126,7 @@ func (p *Proxy) SetHost(h Host) {
 // Observe takes the kernel's notifications, of which those about the proxy's tables count.
 func (p *Proxy) Observe(ev kernel.Event) {
 	if ev.Lost || ev.Kind == kernel.KindTable && ev.Table == dnat.TableName {
+		p.opts.Metrics.drift.Inc()
 		p.put(func(in *inbox) { in.drift = true })
 	}
 }
@@ -126,9 +135,6 @@ func (p *Proxy) Observe(ev kernel.Event) {
 func (p *Proxy) put(f func(*inbox)) {
 	p.mu.Lock()
 	f(&p.in)
-	if p.in.since.IsZero() {
-		p.in.since = time.Now()
-	}
 	p.mu.Unlock()
 	p.health.queue()
 	p.opts.Metrics.lastQueued.SetToCurrentTime()
@@ -147,33 +153,34 @@ func (p *Proxy) take() inbox {
 	defer p.mu.Unlock()
 	in := p.in
 	p.in = inbox{}
-	p.opts.Metrics.servicePending.Set(0)
-	p.opts.Metrics.endpointPending.Set(0)
 	return in
 }
 
-// Run follows the source until ctx ends. What it programmed stays.
+// Run follows the source until ctx ends. What it programmed stays. It returns when all of its goroutines have ended.
 func (p *Proxy) Run(ctx context.Context) error {
-	defer p.checks.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		err := p.opts.Source.WatchServices(ctx, p.changed)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return nil
+		case err == nil:
+			return errors.New("watch Services: the watch ended")
 		}
 		return fmt.Errorf("watch Services: %w", err)
 	})
 	g.Go(func() error { return p.flusher.Run(ctx) })
+	g.Go(func() error { return p.checks.Run(ctx) })
 	g.Go(func() error {
 		p.loop(ctx)
 		return nil
 	})
-	retry := !p.opts.Config.BindHardFail
+	c := p.opts.Config
 	g.Go(func() error {
-		return serveHTTP(ctx, p.opts.Config.HealthzAddress, p.healthHandler(), retry, p.opts.Log)
+		return endpoint{c.HealthzAddress, p.healthHandler(), !c.BindHardFail, p.opts.Log}.Run(ctx)
 	})
 	g.Go(func() error {
-		return serveHTTP(ctx, p.opts.Config.MetricsAddress, p.metricsHandler(), retry, p.opts.Log)
+		return endpoint{c.MetricsAddress, p.metricsHandler(), !c.BindHardFail, p.opts.Log}.Run(ctx)
 	})
 	return g.Wait()
 }
@@ -183,18 +190,28 @@ func (p *Proxy) changed(c store.ServiceChanges) {
 	for _, r := range c.Rejected {
 		p.opts.Log.Error("object cannot be used; its last good state stays in force", "object", r.Key, "err", r.Err)
 	}
+	if c.NodeEligible != nil {
+		p.health.setEligible(*c.NodeEligible)
+	}
 	m := p.opts.Metrics
 	m.serviceChanges.Add(float64(len(c.Services)))
 	m.endpointChanges.Add(float64(len(c.Slices)))
 	m.servicePending.Add(float64(len(c.Services)))
 	m.endpointPending.Add(float64(len(c.Slices)))
-	p.put(func(in *inbox) { in.changes = append(in.changes, c) })
+	p.put(func(in *inbox) {
+		in.changes = append(in.changes, c)
+		in.services += len(c.Services)
+		in.slices += len(c.Slices)
+		if in.since.IsZero() {
+			in.since = time.Now()
+		}
+	})
 }
 
 func (p *Proxy) healthHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/healthz", promhttp.InstrumentHandlerCounter(p.opts.Metrics.healthz, p.health))
-	mux.Handle("/livez", promhttp.InstrumentHandlerCounter(p.opts.Metrics.livez, p.health))
+	mux.Handle("/healthz", promhttp.InstrumentHandlerCounter(p.opts.Metrics.healthz, http.HandlerFunc(p.health.healthz)))
+	mux.Handle("/livez", promhttp.InstrumentHandlerCounter(p.opts.Metrics.livez, http.HandlerFunc(p.health.livez)))
 	return mux
 }
 

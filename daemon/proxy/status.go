@@ -12,18 +12,18 @@ type health struct {
 	timeout time.Duration // for which a change may wait
 	now     func() time.Time
 
-	mu      sync.Mutex
-	started time.Time
-	queued  time.Time // of the oldest change that is not in the kernel; zero: none waits
-	synced  time.Time // of the last good sync; zero: none yet
-	err     error     // of the last sync
+	mu         sync.Mutex
+	queued     time.Time // of the oldest change that is not in the kernel; zero: none waits
+	synced     time.Time // of the last good sync; zero: none yet
+	err        error     // of the last sync
+	ineligible bool      // load balancers are to send nothing to the node
 }
 
 func newHealth(timeout time.Duration, now func() time.Time) *health {
-	return &health{timeout: timeout, now: now, started: now()}
+	return &health{timeout: timeout, now: now}
 }
 
-// queue tells that a change waits.
+// queue tells that a change waits. Whoever calls it has a sync follow.
 func (h *health) queue() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -45,16 +45,16 @@ func (h *health) sync(began time.Time, err error) {
 	}
 }
 
-// Healthy reports whether no change waits longer than it may. A proxy that has just started is healthy for as long.
-func (h *health) Healthy() bool {
+// setEligible says whether the node is to get connections from load balancers.
+func (h *health) setEligible(eligible bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	since := h.queued
-	if h.synced.IsZero() {
-		since = h.started
-	}
-	return since.IsZero() || h.now().Sub(since) < h.timeout
+	h.ineligible = !eligible
 }
+
+// Healthy reports whether no change waits longer than it may. As with kube-proxy, a proxy that waits for its source is healthy; one that
+// the kernel refuses is not.
+func (h *health) Healthy() bool { return h.state().Healthy }
 
 // Synced reports whether the kernel holds what the source said at first.
 func (h *health) Synced() bool {
@@ -70,26 +70,57 @@ func (h *health) Err() error {
 	return h.err
 }
 
-// ServeHTTP answers as kube-proxy's /healthz and /livez do (pkg/proxy/healthcheck/proxy_health.go).
-func (h *health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	now := h.now()
-	healthy := h.Healthy()
+// healthAnswer has the form of kube-proxy's ProxyHealth (pkg/proxy/healthcheck/proxy_health.go).
+type healthAnswer struct {
+	LastUpdated  time.Time               `json:"lastUpdated"`
+	CurrentTime  time.Time               `json:"currentTime"`
+	NodeEligible *bool                   `json:"nodeEligible,omitempty"`
+	Healthy      bool                    `json:"healthy"`
+	Status       map[string]familyHealth `json:"status,omitempty"`
+}
+
+type familyHealth struct {
+	LastUpdated time.Time `json:"lastUpdated"`
+	Healthy     bool      `json:"healthy"`
+}
+
+// state returns the health as of now. Both families are written in one sync.
+func (h *health) state() healthAnswer {
 	h.mu.Lock()
-	updated := h.synced
-	h.mu.Unlock()
-	if healthy {
-		updated = now // nothing has been waiting for too long up to now
+	defer h.mu.Unlock()
+	now := h.now()
+	starting := h.synced.IsZero() && h.err == nil
+	a := healthAnswer{LastUpdated: h.synced, CurrentTime: now, Healthy: starting || h.queued.IsZero() || now.Sub(h.queued) < h.timeout}
+	if !h.synced.IsZero() {
+		of := familyHealth{h.synced, a.Healthy}
+		a.Status = map[string]familyHealth{"IPv4": of, "IPv6": of}
 	}
+	eligible := !h.ineligible
+	a.NodeEligible = &eligible
+	return a
+}
+
+// healthz answers whether load balancers may send to the node, livez whether the proxy works.
+func (h *health) healthz(w http.ResponseWriter, _ *http.Request) {
+	a := h.state()
+	a.write(w, a.Healthy && *a.NodeEligible)
+}
+
+func (h *health) livez(w http.ResponseWriter, _ *http.Request) {
+	a := h.state()
+	a.NodeEligible = nil
+	a.write(w, a.Healthy)
+}
+
+func (a *healthAnswer) write(w http.ResponseWriter, good bool) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if !healthy {
+	if good {
+		a.LastUpdated = a.CurrentTime // up to now nothing has been waiting for too long
+	} else {
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	answer := map[string]any{"lastUpdated": updated.String(), "currentTime": now.String()}
-	if r.URL.Path == "/healthz" {
-		answer["nodeEligible"] = true
-	}
-	if b, err := json.Marshal(answer); err == nil {
+	if b, err := json.Marshal(a); err == nil {
 		_, _ = w.Write(b) // the client may be gone
 	}
 }

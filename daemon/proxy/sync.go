@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"time"
@@ -11,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/twill-cni/twill/kernel"
-	"github.com/twill-cni/twill/kernel/conntrack"
 	"github.com/twill-cni/twill/proxy/dnat"
 	"github.com/twill-cni/twill/proxy/service"
 	"github.com/twill-cni/twill/store"
 )
 
 const (
+	// After an error, a sync is tried again after the one, then twice the time, and so on to the other.
 	retryFirst = 50 * time.Millisecond
 	retryMost  = 5 * time.Second
 
@@ -36,7 +37,7 @@ var errNotSynced = errors.New("service proxy: Services have not been read yet")
 
 // loop syncs whenever something came, until ctx ends.
 func (p *Proxy) loop(ctx context.Context) {
-	full := time.NewTimer(p.opts.Config.SyncPeriod)
+	full := time.NewTimer(p.period())
 	defer full.Stop()
 	var delay time.Duration
 	for {
@@ -45,24 +46,48 @@ func (p *Proxy) loop(ctx context.Context) {
 			return
 		case <-p.wake:
 		case <-full.C:
-			full.Reset(p.opts.Config.SyncPeriod)
-			p.checks.Retry()
-			p.put(func(in *inbox) { in.drift = true })
+			full.Reset(p.period())
+			p.put(func(in *inbox) { in.compare = true })
 		}
 		began := time.Now()
-		if err := p.sync(ctx, p.take()); err != nil && ctx.Err() == nil {
-			delay = min(max(2*delay, retryFirst), retryMost)
-			p.opts.Log.Error("Services could not be programmed; what the kernel holds stays, and it is tried again", "err", err, "in", delay)
-			if !sleep(ctx, delay) {
-				return
-			}
-			p.nudge()
-			continue
-		}
-		delay = 0
-		if !sleep(ctx, time.Until(began.Add(p.opts.Config.MinSyncPeriod))) {
+		in := p.take()
+		err := p.sync(ctx, in)
+		if ctx.Err() != nil {
 			return
 		}
+		wait := time.Until(began.Add(p.opts.Config.MinSyncPeriod))
+		switch {
+		case err != nil:
+			delay = min(max(2*delay, retryFirst), retryMost)
+			wait = delay
+			p.nudge()
+		case in.drift:
+			wait = max(wait, driftSpacing, p.compared)
+			delay = 0
+		default:
+			delay = 0
+		}
+		p.tell(err)
+		if !sleep(ctx, wait) {
+			return
+		}
+	}
+}
+
+// period returns the time until the next full comparison: nodes that were started together are not to work together.
+func (p *Proxy) period() time.Duration {
+	return p.opts.Config.SyncPeriod + rand.N(p.opts.Config.SyncPeriod/8+1)
+}
+
+// tell logs how a sync went, when that is news.
+func (p *Proxy) tell(err error) {
+	switch {
+	case err != nil && err.Error() != p.failed:
+		p.failed = err.Error()
+		p.opts.Log.Error("Services could not be programmed; what the kernel holds stays, and it is tried until it works", "err", err)
+	case err == nil && p.failed != "":
+		p.failed = ""
+		p.opts.Log.Info("Services are programmed again")
 	}
 }
 
@@ -89,30 +114,62 @@ func (p *Proxy) sync(ctx context.Context, in inbox) error {
 	for _, c := range in.changes {
 		p.tracker.Apply(c)
 	}
+	p.unwritten.add(in)
 	if in.host != nil && (p.host == nil || !p.host.equal(in.host)) {
 		p.host = in.host
 		p.tracker.SetNode(service.Node{Name: p.opts.NodeName, Addrs: p.host.Addrs, NodePortAddrs: p.host.NodePortAddrs,
 			MasqueradeAll: p.opts.Config.MasqueradeAll, Scheduler: p.opts.Config.Scheduler})
 	}
-	if p.host == nil {
-		return nil
-	}
-	first := !p.tracker.Complete()
-	if first {
+	if p.host == nil || !p.tracker.Complete() {
 		return nil
 	}
 	changes := p.tracker.Next()
-	compared, err := p.program(ctx, changes, in.drift)
+	compared, err := p.program(ctx, changes, in.drift || in.compare)
 	p.health.sync(began, err)
 	ended := time.Now()
 	if compared || len(changes) > 0 || err != nil {
 		p.opts.Metrics.synced(began, ended, compared, err)
 	}
-	if err == nil && len(in.changes) > 0 {
-		p.opts.Metrics.programming.Observe(ended.Sub(in.since).Seconds())
+	if compared {
+		p.compared = ended.Sub(began)
 	}
 	p.follow(changes)
+	if err == nil {
+		p.written(ended, compared)
+	}
 	return err
+}
+
+// add adds what was taken in.
+func (in *inbox) add(o inbox) {
+	in.services += o.services
+	in.slices += o.slices
+	if in.since.IsZero() {
+		in.since = o.since
+	}
+}
+
+// written does what has to wait until the kernel holds all that was taken in: before, connections would still go where they went.
+func (p *Proxy) written(now time.Time, compared bool) {
+	m := p.opts.Metrics
+	m.servicePending.Sub(float64(p.unwritten.services))
+	m.endpointPending.Sub(float64(p.unwritten.slices))
+	if since := p.unwritten.since; !since.IsZero() {
+		m.programming.Observe(now.Sub(since).Seconds())
+	}
+	p.unwritten = inbox{}
+	p.started = true
+	p.flusher.Add(p.stale)
+	p.stale = nil
+	if compared {
+		p.flusher.Sweep()
+	}
+	if !p.announced {
+		p.announced = true
+		if p.opts.Announce != nil {
+			p.opts.Announce(p.routes.List())
+		}
+	}
 }
 
 // program writes the changes, or with compare all that differs from the kernel. It reports whether it compared.
@@ -251,28 +308,25 @@ func (p *Proxy) list(ctx context.Context, f *family) (*dnat.Listing, error) {
 
 // write changes elements, in several transactions when there are very many.
 func (p *Proxy) write(ctx context.Context, f *family, changes []kernel.SetChange) error {
-	n := 0
-	for _, c := range changes {
-		n += len(c.Remove) + len(c.Add)
-	}
-	if n == 0 {
-		return nil
-	}
 	for _, piece := range dnat.Split(changes, pieceSize) {
 		if err := p.opts.Kernel.ChangeElements(ctx, f.config.Family, dnat.TableName, piece); err != nil {
 			return err
 		}
+		for _, c := range piece {
+			p.opts.Metrics.written.Add(float64(len(c.Add) + len(c.Remove)))
+		}
 	}
-	p.opts.Metrics.written.Add(float64(n))
 	return nil
 }
 
-// follow does what comes after the kernel's tables: stale flows, health checks, announcements.
+// follow does what comes of changes beside the kernel's tables: stale flows, health checks, announcements.
 func (p *Proxy) follow(changes []service.Change) {
 	checks := map[store.ObjectName]*service.HealthCheck{}
-	var stale []conntrack.Match
+	p.flusher.view.Apply(changes)
 	for _, c := range changes {
-		stale = append(stale, staleFlows(c.Old, c.New)...)
+		if p.started { // what went before is not known, and is swept
+			p.stale = append(p.stale, staleFlows(c.Old, c.New)...)
+		}
 		var was, is *service.HealthCheck
 		if c.Old != nil {
 			was = c.Old.HealthCheck
@@ -285,15 +339,11 @@ func (p *Proxy) follow(changes []service.Change) {
 			checks[c.Name()] = is
 		}
 	}
-	p.flusher.Add(stale)
 	if len(checks) > 0 {
 		p.checks.Change(checks)
 	}
-	if p.routes.Apply(changes) || !p.announced {
-		p.announced = true
-		if p.opts.Announce != nil {
-			p.opts.Announce(p.routes.List())
-		}
+	if p.routes.Apply(changes) {
+		p.announced = false
 	}
 	p.count(changes)
 }

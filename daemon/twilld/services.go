@@ -35,6 +35,8 @@ type services struct {
 	k    kernels
 	log  *slog.Logger
 
+	routes *routing // which announces the addresses of Services
+
 	proxy *proxy.Proxy // nil: off
 
 	mu     sync.Mutex
@@ -49,9 +51,16 @@ const (
 	addressesKnown
 )
 
+// neighbours are the parts of the daemon that the proxy takes from and gives to.
+type neighbours struct {
+	datastore *etcd.Store
+	routes    *routing
+	metrics   *health.Metrics
+}
+
 // openServices reads the file and makes the proxy. Services come from the Kubernetes API when a kubeconfig is given, else from etcd.
-func openServices(cfg *config.Config, k kernels, datastore *etcd.Store, metrics *health.Metrics, log *slog.Logger) (*services, error) {
-	s := &services{cfg: cfg, k: k, log: log}
+func openServices(cfg *config.Config, k kernels, with neighbours, log *slog.Logger) (*services, error) {
+	s := &services{cfg: cfg, k: k, routes: with.routes, log: log}
 	if cfg.Proxy == "off" {
 		return s, nil
 	}
@@ -59,21 +68,22 @@ func openServices(cfg *config.Config, k kernels, datastore *etcd.Store, metrics 
 	if s.file, err = readProxyFile(cfg.ProxyConfig, log); err != nil {
 		return nil, usageError{err}
 	}
-	var source store.ServiceSource = datastore
+	var source store.ServiceSource = with.datastore
 	if cfg.Kubeconfig != "" {
 		if source, err = kube.Open(cfg.Kubeconfig, cfg.NodeName, log); err != nil {
 			return nil, usageError{err}
 		}
 	}
 	s.proxy = proxy.New(proxy.Options{
-		Source:   source,
-		Kernel:   k.tables,
-		Config:   s.file,
-		NodeName: cfg.NodeName,
-		Flush:    conntrack.Flush,
-		Metrics:  proxy.NewMetrics(metrics.Registry()),
-		Gatherer: metrics.Registry(),
-		Log:      log,
+		Source:    source,
+		Kernel:    k.tables,
+		Config:    s.file,
+		NodeName:  cfg.NodeName,
+		Conntrack: proxy.Conntrack{Flush: conntrack.Flush, Sweep: conntrack.Sweep, Each: conntrack.Each},
+		Metrics:   proxy.NewMetrics(with.metrics.Registry()),
+		Gatherer:  with.metrics.Registry(),
+		Announce:  with.routes.offer,
+		Log:       log,
 	})
 	return s, nil
 }
@@ -105,6 +115,7 @@ func readProxyFile(name string, log *slog.Logger) (*proxyconfig.Config, error) {
 // Run is the proxy until ctx ends.
 func (s *services) Run(ctx context.Context) error {
 	if s.proxy == nil {
+		s.routes.offer(nil)
 		if err := s.k.tables.SyncTables(ctx, nil, []string{dnat.TableName}); err != nil && ctx.Err() == nil {
 			s.log.Error("the tables of a service proxy that is switched off are still there", "err", err)
 		}

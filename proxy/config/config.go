@@ -27,7 +27,7 @@ type Config struct {
 	MasqueradeBit uint8 // of the packet mark, 0 to 31
 	MasqueradeAll bool  // connections to ClusterIPs get the node's address whoever the client is
 
-	SyncPeriod    time.Duration // between full comparisons with the kernel
+	SyncPeriod    time.Duration // between full comparisons with the kernel, up to an eighth more
 	MinSyncPeriod time.Duration // between the starts of two syncs
 
 	// ClusterNetworks are the pods' networks; nil: those of the network configuration.
@@ -52,13 +52,14 @@ type Conntrack struct {
 // Unsupported is a key that was set and has no effect.
 type Unsupported struct{ Key, Reason string }
 
-// Default returns what holds without a file: kube-proxy's defaults, as far as they apply.
+// Default returns what holds without a file: kube-proxy's defaults, as far as they apply. A full comparison is less often, 5 minutes instead of
+// 30 s: it reads all that the kernel holds, and what others change is known from notifications at once.
 func Default() *Config {
 	return &Config{
 		HealthzAddress: "0.0.0.0:10256",
 		MetricsAddress: "127.0.0.1:10249",
 		MasqueradeBit:  14,
-		SyncPeriod:     30 * time.Second,
+		SyncPeriod:     5 * time.Minute,
 		Scheduler:      service.Random,
 	}
 }
