@@ -50,9 +50,9 @@ func (s setSpec) sameShape(o setSpec) bool {
 }
 
 // compatible reports whether a set of spec s can take the elements of one of spec o. Elements that have a time to live are not
-// taken along.
+// taken along. What elements have counted is not, either: they begin anew.
 func (s setSpec) compatible(o setSpec) bool {
-	s.size = o.size
+	s.size, s.expr = o.size, o.expr
 	return s.flags&unix.NFT_SET_TIMEOUT == 0 && s.sameShape(o)
 }
 
