@@ -46,7 +46,7 @@ type PlanInput struct {
 	Self     *store.Lease
 	Leases   []*store.Lease // sorted, as in a store.Snapshot
 	Sessions []SessionState
-	Services []Announcement // addresses of Services that this node announces
+	Services []ServiceAddress // that this node may announce
 }
 
 // Overlay carries packets to nodes that are not on the uplink's own network; *overlay.Backend is the real one.
@@ -86,7 +86,7 @@ type Backend struct {
 	mu       sync.Mutex
 	plan     *Instance
 	publish  *LeaseData // to be remembered; nil: nothing
-	services []Announcement
+	services []ServiceAddress
 
 	planned planned
 	again   *time.Timer // when the plan is made again; nil: not before something changes
@@ -100,7 +100,8 @@ type Backend struct {
 type LearnedRoute struct {
 	Prefix   netip.Prefix `json:"prefix"`
 	NextHops []netip.Addr `json:"nextHops,omitempty"`
-	Local    bool         `json:"local,omitempty"` // this node's own announcement
+	Local    bool         `json:"local,omitempty"`  // this node's own announcement
+	Origin   Origin       `json:"origin,omitempty"` // of the node's own announcement
 	// Refused says why the kernel does not get the route, or not all of its next hops; empty: it does.
 	Refused string `json:"refused,omitempty"`
 }
@@ -130,11 +131,30 @@ func (b *Backend) Routes() []LearnedRoute {
 			refused[r.Key] = r.Err.Error()
 		}
 	}
+	origins := b.origins()
 	routes := []LearnedRoute{}
 	for _, r := range b.opts.Speaker.Learned() {
-		routes = append(routes, LearnedRoute{Prefix: r.Prefix, NextHops: r.NextHops, Local: r.Local, Refused: refused[owner(r)]})
+		route := LearnedRoute{Prefix: r.Prefix, NextHops: r.NextHops, Local: r.Local, Refused: refused[owner(r)]}
+		if r.Local {
+			route.Origin = origins[r.Prefix]
+		}
+		routes = append(routes, route)
 	}
 	return routes
+}
+
+// origins returns where the announcements of the plan come from.
+func (b *Backend) origins() map[netip.Prefix]Origin {
+	b.mu.Lock()
+	plan := b.plan
+	b.mu.Unlock()
+	all := map[netip.Prefix]Origin{}
+	if plan != nil {
+		for _, a := range plan.Announcements {
+			all[a.Prefix] = a.Origin
+		}
+	}
+	return all
 }
 
 // Sessions returns the state of all sessions, sorted by peer address.
@@ -161,8 +181,8 @@ func (b *Backend) Change(setup Setup) {
 	b.tell()
 }
 
-// Announce makes these the addresses of Services that the node announces, instead of those before.
-func (b *Backend) Announce(services []Announcement) {
+// Announce makes these the addresses of Services that the node may announce, instead of those before. The slice is not changed any more.
+func (b *Backend) Announce(services []ServiceAddress) {
 	b.mu.Lock()
 	b.services = services
 	b.mu.Unlock()

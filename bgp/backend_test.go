@@ -131,7 +131,7 @@ func TestPlansOnlyWhenSomethingChanged(t *testing.T) {
 	sync("its peer has said everything", 3)
 	leases = append([]*store.Lease(nil), leases...)
 	sync("a new snapshot", 4)
-	b.Announce([]Announcement{{Prefix: prefix("10.96.0.1/32")}})
+	b.Announce([]ServiceAddress{{Prefix: prefix("10.96.0.1/32"), Kind: ClusterIP}})
 	sync("a Service", 5)
 	if len(planner.last.Services) != 1 {
 		t.Errorf("the plan was made for the Services %v", planner.last.Services)

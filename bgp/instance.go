@@ -102,6 +102,7 @@ type Announcement struct {
 
 	// Aggregate says that the prefix stands for more specific ones: the kernel drops packets that none of those fits.
 	Aggregate bool
+	Origin    Origin // for people
 }
 
 // Community is a standard community (RFC 1997).

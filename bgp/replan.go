@@ -18,7 +18,7 @@ type planned struct {
 	self        *store.Lease
 	leases      []*store.Lease
 	established map[netip.Addr]bool // and synced
-	services    []Announcement
+	services    []ServiceAddress
 
 	rejects    []store.Reject
 	blackholed []netip.Prefix

@@ -22,6 +22,7 @@ type Config struct {
 	Nodes      []NodeRule
 	Peers      []Peer
 	Announce   []Announcement
+	Services   Services
 	PodSubnets Attributes
 	Aggregates []Aggregate
 }

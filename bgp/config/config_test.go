@@ -100,6 +100,16 @@ peers:
   ttlSecurity: 1
 announce:
 - {prefix: 10.99.0.0/24, nodes: {names: [a]}, communities: ["64512:10"], localPref: 200, med: 0, prepend: 1}
+services:
+  nodes: {labels: {edge: "true"}}
+  clusterIPs: true
+  externalIPs: false
+  loadBalancerIPs: [198.51.100.0/24, "2001:db8:f::/64"]
+  trafficPolicy: local
+  communities: ["64512:20"]
+  largeCommunities: ["64512:1:20"]
+  localPref: 120
+  med: 3
 podSubnets: {largeCommunities: ["64512:1:1"], prepend: 2}
 aggregate:
 - {prefix: 10.5.0.0/16, summaryOnly: true}
@@ -145,11 +155,43 @@ func TestEveryKey(t *testing.T) {
 		}},
 		Announce: []Announcement{{Prefix: prefix("10.99.0.0/24"), Nodes: bgp.Selector{Names: []string{"a"}},
 			Attributes: Attributes{Communities: []bgp.Community{64512<<16 | 10}, LocalPref: 200, MED: ptr(uint32(0)), Prepend: 1}}},
+		Services: Services{
+			Nodes: bgp.Selector{Labels: map[string]string{"edge": "true"}}, ClusterIPs: []netip.Prefix{prefix("0.0.0.0/0"), prefix("::/0")},
+			LoadBalancerIPs: []netip.Prefix{prefix("198.51.100.0/24"), prefix("2001:db8:f::/64")}, LocalOnly: true,
+			Attributes: Attributes{Communities: []bgp.Community{64512<<16 | 20},
+				LargeCommunities: []bgp.LargeCommunity{{Global: 64512, Local1: 1, Local2: 20}}, LocalPref: 120, MED: ptr(uint32(3))},
+		},
 		PodSubnets: Attributes{LargeCommunities: []bgp.LargeCommunity{{Global: 64512, Local1: 1, Local2: 1}}, Prepend: 2},
 		Aggregates: []Aggregate{{Prefix: prefix("10.5.0.0/16"), SummaryOnly: true, ToExternal: true},
 			{Prefix: prefix("10.6.0.0/16"), ToExternal: true, ToNodes: true, Nodes: bgp.Selector{Labels: map[string]string{"edge": "true"}}}},
 	}
 	equal(t, want, parse(t, everything))
+}
+
+func TestWhichServiceAddressesAreAnnounced(t *testing.T) {
+	for _, tc := range []struct {
+		name, text, address string
+		kind                bgp.ServiceKind
+		local, want         bool
+	}{
+		{"none by default", "", "198.51.100.7/32", bgp.LoadBalancerIP, false, false},
+		{"of the kind", "services: {loadBalancerIPs: true}", "198.51.100.7/32", bgp.LoadBalancerIP, false, true},
+		{"of the kind, IPv6", "services: {loadBalancerIPs: true}", "2001:db8::7/128", bgp.LoadBalancerIP, false, true},
+		{"of another kind", "services: {loadBalancerIPs: true}", "198.51.100.7/32", bgp.ExternalIP, false, false},
+		{"within", "services: {externalIPs: [198.51.100.0/24]}", "198.51.100.7/32", bgp.ExternalIP, false, true},
+		{"without", "services: {externalIPs: [198.51.100.0/24]}", "203.0.113.7/32", bgp.ExternalIP, false, false},
+		{"of the other family", "services: {externalIPs: [0.0.0.0/0]}", "2001:db8::7/128", bgp.ExternalIP, false, false},
+		{"Local", "services: {clusterIPs: true, trafficPolicy: local}", "10.96.0.7/32", bgp.ClusterIP, true, true},
+		{"not Local", "services: {clusterIPs: true, trafficPolicy: local}", "10.96.0.7/32", bgp.ClusterIP, false, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			services := parse(t, tc.text).Services
+			got := services.Announces(bgp.ServiceAddress{Prefix: netip.MustParsePrefix(tc.address), Kind: tc.kind, Local: tc.local})
+			if got != tc.want {
+				t.Errorf("announces it: %v, want %v", got, tc.want)
+			}
+		})
+	}
 }
 
 func TestErrors(t *testing.T) {
@@ -215,6 +257,12 @@ func TestErrors(t *testing.T) {
 		{"large community", "podSubnets: {largeCommunities: ['1:2']}", `podSubnets.largeCommunities[0]: have "1:2", want a large community`},
 		{"AS path", peer + "import: [{action: accept, asPath: ['(']}]}]", `asPath[0]: have "(", want a regular expression`},
 		{"announcement of nothing", "announce: [{localPref: 1}]", "announce[0].prefix: have nothing, want the prefix to announce"},
+		{"kind of Service addresses", "services: {nodePorts: true}", "services.nodePorts: unknown key; known are clusterIPs, communities, externalIPs,"},
+		{"Service addresses of a word", "services: {clusterIPs: local}", `services.clusterIPs: have "local", want true, false, or a list of prefixes`},
+		{"Service addresses of nothing", "services: {externalIPs: []}", "services.externalIPs: the list is empty; want a prefix in it, or false"},
+		{"Service addresses of no prefix", "services: {loadBalancerIPs: [198.51.100.7]}", `services.loadBalancerIPs[0]: have "198.51.100.7", want a prefix`},
+		{"traffic policy", "services: {trafficPolicy: cluster}", `services.trafficPolicy: have "cluster", want all or local`},
+		{"prepend for Services", "services: {prepend: 2}", "services.prepend: unknown key"},
 		{"aggregate of a host", "aggregate: [{prefix: 10.0.0.1/32}]", "aggregate[0].prefix: have \"10.0.0.1/32\", want a prefix that has more specific ones"},
 		{"summary for nodes", "aggregate: [{prefix: 10.0.0.0/8, to: all, summaryOnly: true}]", "aggregate[0].summaryOnly: have true, want false"},
 	} {

@@ -35,7 +35,7 @@ func TestTheReference(t *testing.T) {
 	}
 	for _, unknown := range []string{
 		"x: 1", "timers: {x: 1}", "gracefulRestart: {x: 1}", "bfd: {x: 1}", "nodes: [{x: 1}]", "nodes: [{reflector: {x: 1}}]", "peers: [{x: 1}]",
-		"peers: [{export: [{x: 1}]}]", "peers: [{export: [{set: {x: 1}}]}]", "announce: [{x: 1}]", "aggregate: [{x: 1}]", "podSubnets: {x: 1}",
+		"peers: [{export: [{x: 1}]}]", "peers: [{export: [{set: {x: 1}}]}]", "announce: [{x: 1}]", "aggregate: [{x: 1}]", "podSubnets: {x: 1}", "services: {x: 1}",
 		"nodes: [{match: {x: 1}}]",
 	} {
 		_, err := Parse([]byte(unknown))

@@ -90,6 +90,7 @@ func (c *Config) read(v value) {
 		{"nodes", listOf(&c.Nodes, nodeRule)},
 		{"peers", listOf(&c.Peers, func(p *Peer) func(value) { return peer(p, c.Session) })},
 		{"announce", listOf(&c.Announce, announcement)},
+		{"services", serviceAddresses(&c.Services)},
 		{"podSubnets", attributes(&c.PodSubnets)},
 		{"aggregate", listOf(&c.Aggregates, aggregate)},
 	})

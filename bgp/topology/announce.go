@@ -23,25 +23,25 @@ func (v *view) announcements() announced {
 	seen := map[netip.Prefix]bool{}
 	say := func(a bgp.Announcement, what string) bool {
 		switch {
+		case seen[a.Prefix] && a.Origin == bgp.OriginService:
+			return false // it is announced, and that is what its Service asks for
 		case seen[a.Prefix]:
 			v.reject(what+" "+a.Prefix.String(), errors.New("this node announces that prefix already"))
 			return false
-		case !a.NextHop.IsValid():
-			if a.NextHop = publicOf(v.Self, a.Prefix.Addr().Is6()); !a.NextHop.IsValid() {
-				v.reject(what+" "+a.Prefix.String(), errors.New("this node has no address of the prefix's family that could be its next hop"))
-				return false
-			}
+		}
+		if a.NextHop = publicOf(v.Self, a.Prefix.Addr().Is6()); !a.NextHop.IsValid() {
+			v.reject(what+" "+a.Prefix.String(), errors.New("this node has no address of the prefix's family that could be its next hop"))
+			return false
 		}
 		seen[a.Prefix] = true
 		said.all = append(said.all, a)
 		return true
 	}
-	const aggregate = "aggregate"
-	add := func(prefix netip.Prefix, attrs config.Attributes, what string) bool {
+	add := func(prefix netip.Prefix, attrs config.Attributes, origin bgp.Origin) bool {
 		ok := say(bgp.Announcement{
 			Prefix: prefix, Communities: attrs.Communities, LargeCommunities: attrs.LargeCommunities, LocalPref: attrs.LocalPref, MED: attrs.MED,
-			Aggregate: what == aggregate,
-		}, what)
+			Aggregate: origin == bgp.OriginAggregate && !v.hasServices(prefix), Origin: origin,
+		}, string(origin))
 		if ok && attrs.Prepend > 0 {
 			said.prepend[attrs.Prepend] = append(said.prepend[attrs.Prepend], exactly(prefix))
 		}
@@ -50,21 +50,21 @@ func (v *view) announcements() announced {
 
 	for _, subnet := range []netip.Prefix{v.Self.Subnet, v.Self.IPv6Subnet} {
 		if subnet.IsValid() {
-			add(subnet, v.Node.PodSubnets, "pod subnet")
+			add(subnet, v.Node.PodSubnets, bgp.OriginPodSubnet)
 		}
 	}
 	for _, a := range v.Config.Announce {
 		if a.Nodes.Matches(v.Node.Name, v.Node.Labels) {
-			add(a.Prefix, a.Attributes, "announce")
+			add(a.Prefix, a.Attributes, bgp.OriginConfig)
 		}
 	}
-	for _, a := range v.Services {
-		say(a, "service")
+	for _, p := range v.services() {
+		add(p, v.Config.Services.Attributes, bgp.OriginService)
 	}
 	specific := slices.Clone(said.all)
 	for _, a := range v.Config.Aggregates {
 		if a.Nodes.Matches(v.Node.Name, v.Node.Labels) && slices.ContainsFunc(specific, func(s bgp.Announcement) bool { return within(s.Prefix, a.Prefix) }) &&
-			add(a.Prefix, a.Attributes, aggregate) {
+			add(a.Prefix, a.Attributes, bgp.OriginAggregate) {
 			said.aggregates = append(said.aggregates, a)
 		}
 	}

@@ -144,6 +144,7 @@ announce:
 - {prefix: 10.98.0.0/24, nodes: {names: [other]}}
 - {prefix: 10.99.0.0/24}
 - {prefix: "fd00:99::/64"}
+services: {loadBalancerIPs: [203.0.113.0/24], communities: ["64512:3"], localPref: 90}
 aggregate:
 - {prefix: 10.5.0.0/16, summaryOnly: true, communities: ["64512:2"]}
 - {prefix: 10.6.0.0/16}
@@ -157,16 +158,16 @@ peers:
   - {prefixes: [10.5.0.0/16 le 24], action: accept}
   - {prefixes: [203.0.113.2/32], action: reject}
 `)
-	in.Services = []bgp.Announcement{{Prefix: prefix("203.0.113.1/32")}, {Prefix: prefix("203.0.113.2/32"), NextHop: addr("192.0.2.99")}}
+	in.Services = loadBalancers("203.0.113.1/32", "203.0.113.2/32")
 	p := Make(in)
 	med := uint32(7)
 	want := []bgp.Announcement{
-		{Prefix: prefix("10.5.0.0/16"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 2}, Aggregate: true},
-		{Prefix: prefix("10.5.0.0/24"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 1}, LocalPref: 150},
-		{Prefix: prefix("10.99.0.0/20"), NextHop: addr("192.0.2.1"), Aggregate: true},
-		{Prefix: prefix("10.99.0.0/24"), NextHop: addr("192.0.2.1"), MED: &med, LargeCommunities: []bgp.LargeCommunity{{Global: 1, Local1: 2, Local2: 3}}},
-		{Prefix: prefix("203.0.113.1/32"), NextHop: addr("192.0.2.1")},
-		{Prefix: prefix("203.0.113.2/32"), NextHop: addr("192.0.2.99")},
+		{Prefix: prefix("10.5.0.0/16"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 2}, Aggregate: true, Origin: bgp.OriginAggregate},
+		{Prefix: prefix("10.5.0.0/24"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 1}, LocalPref: 150, Origin: bgp.OriginPodSubnet},
+		{Prefix: prefix("10.99.0.0/20"), NextHop: addr("192.0.2.1"), Aggregate: true, Origin: bgp.OriginAggregate},
+		{Prefix: prefix("10.99.0.0/24"), NextHop: addr("192.0.2.1"), MED: &med, LargeCommunities: []bgp.LargeCommunity{{Global: 1, Local1: 2, Local2: 3}}, Origin: bgp.OriginConfig},
+		{Prefix: prefix("203.0.113.1/32"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 3}, LocalPref: 90, Origin: bgp.OriginService},
+		{Prefix: prefix("203.0.113.2/32"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 3}, LocalPref: 90, Origin: bgp.OriginService},
 	}
 	if diff := cmp.Diff(want, p.Instance.Announcements, same0); diff != "" {
 		t.Error(diff)

@@ -87,7 +87,7 @@ func TestTheDefaultIsAMesh(t *testing.T) {
 				{Name: "node n1", Address: addr("192.0.2.2"), Settings: settings},
 				{Name: "node n2", Address: addr("192.0.2.3"), Port: 1179, Settings: settings},
 			},
-			Announcements: []bgp.Announcement{{Prefix: prefix("10.5.0.0/24"), NextHop: addr("192.0.2.1")}},
+			Announcements: []bgp.Announcement{{Prefix: prefix("10.5.0.0/24"), NextHop: addr("192.0.2.1"), Origin: bgp.OriginPodSubnet}},
 		},
 		Publish: bgp.LeaseData{AS: 64512, Node: "n0", RouterID: addr("192.0.2.1")},
 	}
@@ -105,6 +105,7 @@ peers:
 - {name: rack, as: 65000, range: 198.51.100.0/24}
 - {name: host, as: 65000, range: 198.51.100.128/25}
 announce: [{prefix: 10.99.0.0/24}, {prefix: 10.98.0.0/24, prepend: 1}]
+services: {loadBalancerIPs: true}
 aggregate: [{prefix: 10.0.0.0/8, summaryOnly: true}]
 `
 
@@ -126,7 +127,7 @@ func TestTheOrderOfInputMeansNothing(t *testing.T) {
 	old := member(3, `,"Port":7`)
 	old.Subnet = subnetOf(103)
 	in.Leases = append(in.Leases, old)
-	in.Services = []bgp.Announcement{{Prefix: prefix("203.0.113.2/32")}, {Prefix: prefix("203.0.113.1/32")}}
+	in.Services = loadBalancers("203.0.113.2/32", "203.0.113.1/32", "192.0.2.1/32", "192.0.2.4/32")
 	want := Make(in)
 	if len(want.Instance.Peers) < 40 || len(want.Rejects) < 6 {
 		t.Fatalf("%d peers, rejects:\n%s", len(want.Instance.Peers), rejects(want))
@@ -216,7 +217,8 @@ func TestFamilies(t *testing.T) {
 		}
 	}
 	want := []bgp.Announcement{
-		{Prefix: prefix("10.5.0.0/24"), NextHop: addr("192.0.2.1")}, {Prefix: prefix("fd00:5:0:1::/64"), NextHop: addr("2001:db8::1")},
+		{Prefix: prefix("10.5.0.0/24"), NextHop: addr("192.0.2.1"), Origin: bgp.OriginPodSubnet},
+		{Prefix: prefix("fd00:5:0:1::/64"), NextHop: addr("2001:db8::1"), Origin: bgp.OriginPodSubnet},
 	}
 	if diff := cmp.Diff(want, p.Instance.Announcements, same0); diff != "" {
 		t.Error(diff)

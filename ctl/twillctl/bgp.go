@@ -171,11 +171,19 @@ func printRoutes(w io.Writer, routes []bgp.LearnedRoute) error {
 		for _, r := range routes {
 			hops := joinAddrs(r.NextHops)
 			if r.Local {
-				hops = "(this node)"
+				hops = own(r.Origin)
 			}
 			row(r.Prefix, hops, dash(r.Refused))
 		}
 	})
+}
+
+// own says that the node announces a prefix itself, and why.
+func own(origin bgp.Origin) string {
+	if origin == "" {
+		return "(this node)"
+	}
+	return fmt.Sprintf("(this node: %s)", origin)
 }
 
 func newBGPExplain(to streams) *cobra.Command {
@@ -261,6 +269,9 @@ func (e *explanation) print(w io.Writer) error {
 	case e.Route == nil:
 	case e.Route.Local:
 		verdict = "this node's own"
+		if e.Route.Origin != "" {
+			verdict += ", origin: " + string(e.Route.Origin)
+		}
 	case e.Route.Refused != "":
 		verdict = "chosen, but refused: " + e.Route.Refused
 	default:

@@ -28,6 +28,7 @@ var (
 func (speaker) Routes() []bgp.LearnedRoute {
 	return []bgp.LearnedRoute{
 		{Prefix: netip.MustParsePrefix("10.244.1.0/24"), Local: true},
+		{Prefix: netip.MustParsePrefix("203.0.113.7/32"), Local: true, Origin: bgp.OriginService},
 		{Prefix: good, NextHops: []netip.Addr{peerB}},
 		{Prefix: netip.MustParsePrefix("192.0.2.0/24"), NextHops: []netip.Addr{peerB}, Refused: "it is connected"},
 	}
@@ -78,7 +79,12 @@ func TestBGPCommands(t *testing.T) {
 		stdout []string
 		stderr string
 	}{
-		{[]string{"routes"}, 0, []string{"10.244.1.0/24   (this node)   -", "10.244.2.0/24   192.0.2.2     -", "192.0.2.2     it is connected"}, ""},
+		{[]string{"routes"}, 0, []string{
+			"10.244.1.0/24    (this node)            -", "10.244.2.0/24    192.0.2.2              -", "192.0.2.2              it is connected",
+			"203.0.113.7/32   (this node: Service)   -",
+		}, ""},
+		{[]string{"routes", "-o", "json"}, 0, []string{`"origin": "Service"`}, ""},
+		{[]string{"explain", "203.0.113.7/32"}, 0, []string{"this node's own, origin: Service"}, ""},
 		{[]string{"peers"}, 0, []string{"node b   192.0.2.2   64512   Established   -       2    1      1     0       Up    -"}, ""},
 		{[]string{"peers"}, 0, []string{"LEFT OUT   WHY\npeer tor   it has no password\n"}, ""},
 		{[]string{"peers", "-o", "json"}, 0, []string{`"address": "192.0.2.2"`}, ""},

@@ -128,7 +128,7 @@ func sameDir(a, b string) bool {
 // Remove deletes what Announce and Remember wrote, and the socket of a daemon that was killed, the conflist first, and returns the names of what was there. The plugins stay where they
 // came from when that is the runtime's directory itself.
 func (h *Host) Remove() (removed []string, err error) {
-	paths := []string{h.conflist(), h.opts.SubnetFile, h.memory(), h.socket()}
+	paths := []string{h.conflist(), h.opts.SubnetFile, h.memory(MemoryOfLease), h.memory(MemoryOfServices), h.socket()}
 	if h.opts.BinDir != "" && !sameDir(h.opts.BinDir, h.opts.PluginsDir) {
 		for _, name := range plugins() {
 			paths = append(paths, filepath.Join(h.opts.BinDir, name))

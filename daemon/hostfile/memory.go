@@ -10,17 +10,23 @@ import (
 )
 
 // The files of the run directory that the daemon itself leaves there.
+const socketFile = "twilld.sock"
+
+// Memory is something that is kept for the next run of the daemon, by the name of its file.
+type Memory string
+
+// The memories.
 const (
-	memoryFile = "bgp.json"
-	socketFile = "twilld.sock"
+	MemoryOfLease    Memory = "bgp.json"          // what the node published to BGP peers
+	MemoryOfServices Memory = "bgp-services.json" // the addresses of Services that it might announce
 )
 
-// maxMemory is the size in bytes above which a memory is refused.
-const maxMemory = 1 << 20
+// maxMemory is the size in bytes above which a memory is refused. 50,000 Services with four addresses each fit.
+const maxMemory = 16 << 20
 
 // Remember keeps data for the next run of the daemon, until the next boot. An empty data is none.
-func (h *Host) Remember(data []byte) error {
-	path := h.memory()
+func (h *Host) Remember(m Memory, data []byte) error {
+	path := h.memory(m)
 	if _, err := write(path, data, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -28,8 +34,8 @@ func (h *Host) Remember(data []byte) error {
 }
 
 // Recall returns what was kept last, and nothing when there is nothing.
-func (h *Host) Recall() ([]byte, error) {
-	f, err := os.Open(h.memory())
+func (h *Host) Recall(m Memory) ([]byte, error) {
+	f, err := os.Open(h.memory(m))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -39,7 +45,7 @@ func (h *Host) Recall() ([]byte, error) {
 	defer f.Close() // opened for reading: closing cannot lose anything
 	data, err := io.ReadAll(io.LimitReader(f, maxMemory+1))
 	if err == nil && len(data) > maxMemory {
-		err = fmt.Errorf("%s has more than %d bytes", h.memory(), maxMemory)
+		err = fmt.Errorf("%s has more than %d bytes", h.memory(m), maxMemory)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("recall the last run: %w", err)
@@ -47,6 +53,6 @@ func (h *Host) Recall() ([]byte, error) {
 	return data, nil
 }
 
-func (h *Host) memory() string { return filepath.Join(h.opts.RunDir, memoryFile) }
+func (h *Host) memory(m Memory) string { return filepath.Join(h.opts.RunDir, string(m)) }
 
 func (h *Host) socket() string { return filepath.Join(h.opts.RunDir, socketFile) }

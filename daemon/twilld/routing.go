@@ -44,6 +44,7 @@ type routing struct {
 	backend atomic.Pointer[bgp.Backend] // nil before the network configuration is known
 	made    chan struct{}               // closed when the backend is there
 	record  chan store.NodeRecord       // of capacity 1: the latest that was not looked at
+	offered chan []bgp.ServiceAddress   // of capacity 1: likewise
 
 	// Of one goroutine at a time: start's, then Run's.
 	network   store.Network
@@ -66,7 +67,8 @@ type inputs struct {
 
 // openRouting reads the file, so that one that is wrong is found out at the start.
 func openRouting(cfg *config.Config, host *hostfile.Host, metrics *health.Metrics, log *slog.Logger) (*routing, error) {
-	r := &routing{cfg: cfg, log: log, metrics: metrics, host: host, made: make(chan struct{}), record: make(chan store.NodeRecord, 1)}
+	r := &routing{cfg: cfg, log: log, metrics: metrics, host: host, made: make(chan struct{}), record: make(chan store.NodeRecord, 1),
+		offered: make(chan []bgp.ServiceAddress, 1)}
 	if cfg.Backend != bgp.BackendType {
 		return r, nil
 	}
@@ -123,6 +125,9 @@ func (r *routing) follow(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case all := <-r.offered:
+			r.announce(all)
+			continue
 		case r.node = <-r.record:
 		case <-tick.C:
 		}
@@ -172,6 +177,7 @@ func (r *routing) newBackend(ctx context.Context, network store.Network, tunnels
 	}
 	r.inputs = now
 	b := bgp.New(bgp.Options{Speaker: gobgp.New(r.log), Log: r.log, Restarting: restarting, Remember: r.remember}, r.setup(now))
+	b.Announce(r.recallServices())
 	r.metrics.FollowBGP(b)
 	r.backend.Store(b)
 	close(r.made)
@@ -180,7 +186,7 @@ func (r *routing) newBackend(ctx context.Context, network store.Network, tunnels
 
 // recall returns what an earlier run published; nothing when that is not known.
 func (r *routing) recall() bgp.LeaseData {
-	data, err := r.host.Recall()
+	data, err := r.host.Recall(hostfile.MemoryOfLease)
 	if err == nil && len(data) == 0 {
 		return bgp.LeaseData{}
 	}
@@ -199,7 +205,7 @@ func (r *routing) remember(d bgp.LeaseData) error {
 	if err != nil {
 		return err
 	}
-	return r.host.Remember(data)
+	return r.host.Remember(hostfile.MemoryOfLease, data)
 }
 
 // forwards reports whether the kernel still has routes that an earlier run learned.
