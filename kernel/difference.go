@@ -10,4 +10,6 @@ type Difference struct {
 }
 
 // String returns, for instance, "chain dispatch: kernel has nothing, should be 4 rules".
-func (d Difference) String() string { return fmt.Sprintf("%s: kernel has %s, should be %s", d.What, d.Have, d.Want) }
+func (d Difference) String() string {
+	return fmt.Sprintf("%s: kernel has %s, should be %s", d.What, d.Have, d.Want)
+}

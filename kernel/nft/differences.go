@@ -38,7 +38,9 @@ func differences(have, want *image) []kernel.Difference {
 		return []kernel.Difference{{What: "table", Have: nothing, Want: count(len(want.chains), "chain") + " and " + count(len(want.sets), "set")}}
 	}
 	var out []kernel.Difference
-	add := func(what, have, want string) { out = append(out, kernel.Difference{What: what, Have: have, Want: want}) }
+	add := func(what, have, want string) {
+		out = append(out, kernel.Difference{What: what, Have: have, Want: want})
+	}
 	if have.flags != want.flags {
 		add("table", fmt.Sprintf("flags %#x", have.flags), fmt.Sprintf("flags %#x", want.flags))
 	}
