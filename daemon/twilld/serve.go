@@ -67,7 +67,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	}
 	defer pods.Close()
 	keeper := pods.keeper(cfg, metrics)
-	proxied, err := openServices(cfg, k, datastore, metrics, log)
+	proxied, err := openServices(cfg, k, neighbours{datastore, routes, metrics}, log)
 	if err != nil {
 		return err
 	}
