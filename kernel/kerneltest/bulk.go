@@ -34,6 +34,30 @@ func (t *Tables) FailNextEntries(err error) {
 	t.failEntries = append(t.failEntries, err)
 }
 
+// FailNextList makes the next ListElements fail with err. Calls add up.
+func (t *Tables) FailNextList(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.failList = append(t.failList, err)
+}
+
+// ListElements returns the elements of a set that is not Bulk, as the real handle does. A set or table that is not there is ENOENT.
+func (t *Tables) ListElements(family kernel.TableFamily, table, set string) ([]kernel.Element, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.failList) > 0 {
+		err := t.failList[0]
+		t.failList = t.failList[1:]
+		return nil, err
+	}
+	for _, s := range t.tables[tableKey{table, family}].Sets {
+		if s.Name == set {
+			return slices.Clone(s.Elements), nil
+		}
+	}
+	return nil, fmt.Errorf("list set %s of table %s: %w", set, table, syscall.ENOENT)
+}
+
 // DisturbNextEntries makes the next Entries begin again after it has told half of the elements. Calls add up.
 func (t *Tables) DisturbNextEntries() {
 	t.mu.Lock()

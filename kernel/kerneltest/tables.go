@@ -25,9 +25,9 @@ type Tables struct {
 	resyncs  int
 	observer func(kernel.Event)
 
-	failChange, failEntries []error
-	disturb                 int
-	elementChanges          int
+	failChange, failEntries, failList []error
+	disturb                           int
+	elementChanges                    int
 }
 
 // tableKey identifies a table: each family has its own.
