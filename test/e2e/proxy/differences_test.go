@@ -10,4 +10,9 @@ type reason struct{ kubeProxy, why string }
 var differences = map[difference]reason{
 	{"source ranges of one family", "out1", "tcp $lb6:80"}: {"a~ c~", "ranges without a network of IPv6 let nobody in by IPv6: who lists " +
 		"the clients that may come does not mean to open the door to all others"},
+	{"affinity for a second", "b", "forgets $vip4:80"}: {another, hashed},
+	{"affinity for a second", "b", "forgets $vip6:80"}: {another, hashed},
 }
+
+const hashed = "the first choice for a client is made by its address, so that it is the same after a pause, on every node, and when there is no room to " +
+	"remember the client; affinity's timeout says for how long a client stays where it is although the endpoints change"

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -30,7 +31,9 @@ const (
 // when the endpoint sees another address than the client's, or a verdict.
 type probe struct {
 	from string // a machine
-	to   string // PROTOCOL ADDRESS:PORT; PROTOCOL is tcp, udp, http (the status, the weight and the body), or sticky and forgets (see affinity)
+	// to is HOW ADDRESS:PORT, where HOW is tcp, udp, http (the status, the weight and the body), sticky and forgets (see affinity), or table sctp (see
+	// tabled).
+	to   string
 	want string
 }
 
@@ -47,6 +50,8 @@ func (m *machine) judge(p probe) string {
 	switch protocol {
 	case "http":
 		return m.get(to)
+	case "table":
+		return m.tabled(to)
 	case "sticky", "forgets":
 		return m.affinity(protocol, to, p.want)
 	}
@@ -161,30 +166,58 @@ func (m *machine) get(url string) string {
 		strings.Join(strings.Fields(string(body)), ""))
 }
 
-// affinity checks that all connections of a client go to one of the endpoints that are wanted ("sticky"), or that they go to another one when the
-// client has paused for longer than a second, the Services' timeout ("forgets").
+// What affinity says of a client that paused for longer than a second, the Service's timeout.
+const (
+	again   = "again"   // it got its endpoint again, three times
+	another = "another" // it got another one
+)
+
+// affinity checks that all connections of a client go to one of the endpoints that are wanted ("sticky"), or tells where they go after pauses
+// ("forgets").
 func (m *machine) affinity(kind, to, want string) string {
 	seen := answer{}
-	const few, most = 8, 16
+	const few = 8
 	for range few {
 		seen[m.ask("tcp", to, hesitant)] = true
 	}
-	for i := 0; kind == "forgets" && len(seen) == 1 && i < most; i++ {
-		time.Sleep(1300 * time.Millisecond)
-		seen[m.ask("tcp", to, hesitant)] = true
+	if wanted := words(want); kind == "sticky" && len(seen) == 1 && maps.Equal(wanted, union(wanted, seen)) {
+		return want
 	}
-	wanted, n := words(want), 1
-	if kind == "forgets" {
-		n = 2
-	}
-	if len(seen) != n || !maps.Equal(wanted, union(wanted, seen)) {
+	if kind == "sticky" || len(seen) > 1 {
 		return seen.String()
 	}
-	return want
+	rounds := 3
+	if want == another {
+		rounds = 12
+	}
+	for range rounds {
+		time.Sleep(1300 * time.Millisecond)
+		if seen[m.ask("tcp", to, hesitant)] = true; len(seen) > 1 {
+			return another
+		}
+	}
+	return again
 }
 
 func union(a, b answer) answer {
 	all := maps.Clone(a)
 	maps.Copy(all, b)
 	return all
+}
+
+// tabled looks for a frontend in the node's tables: it stands for packets that this kernel cannot send, those of SCTP.
+func (m *machine) tabled(to string) string {
+	protocol, to, _ := strings.Cut(to, " ")
+	at, err := netip.ParseAddrPort(to)
+	if err != nil {
+		return err.Error()
+	}
+	out, err := exec.Command("nft", "list", "ruleset").Output() // a process lives in the namespace of the thread that starts it
+	if err != nil {
+		return err.Error()
+	}
+	if strings.Contains(string(out), fmt.Sprintf("%v . %s . %d ", at.Addr(), protocol, at.Port())) {
+		return "there"
+	}
+	return "not there"
 }

@@ -84,6 +84,10 @@ func newRig(t *testing.T, kind implementation) *rig {
 		if kind == kubeProxy {
 			kubetest.StartKubeProxy(t, r.Cluster, kubetest.ProxyOptions{Node: n.Name, Namespace: n.Netns().Path(), Config: r.proxyConfig(n.Name)})
 		}
+		// A zone that kube-proxy 1.37 finds when it starts may be lost on it: its informer of nodes can tell it before anybody listens
+		// (NewNodeTopologyConfig and RegisterEventHandler in pkg/proxy/config). It notices a zone that is new.
+		must(t, r.AddNode(t.Context(), kubetest.Node{Name: n.Name, Addrs: n.Addrs(),
+			Labels: map[string]string{"topology.kubernetes.io/zone": "zone-" + n.Name, "kubernetes.io/hostname": n.Name}}))
 	}
 	number := 0
 	for name, by := range outside {
@@ -124,8 +128,7 @@ func (r *rig) addNode(t *testing.T, name string) {
 	}
 	n, err := r.lab.AddNode(t.Context(), lab.NodeOptions{Name: name, Args: args})
 	must(t, err)
-	must(t, r.AddNode(t.Context(), kubetest.Node{Name: name, Addrs: n.Addrs(),
-		Labels: map[string]string{"topology.kubernetes.io/zone": "zone-" + name, "kubernetes.io/hostname": name}}))
+	must(t, r.AddNode(t.Context(), kubetest.Node{Name: name, Addrs: n.Addrs(), Labels: map[string]string{"kubernetes.io/hostname": name}}))
 	r.addMachine(t, name, n.Netns(), n.Addrs()).node = n
 	// ICMP messages that refuse a packet are limited, to a thousand a second of all and one a second to each machine, after the first six.
 	sh(t, n.Netns(), "sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv4.icmp_msgs_per_sec=1000000 net.ipv4.icmp_msgs_burst=1000000 net.ipv6.icmp.ratelimit=0")
@@ -217,4 +220,10 @@ func within(t *testing.T, limit time.Duration, condition func() error) time.Dura
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// tryRun runs lines of shell inside a namespace.
+func tryRun(t testing.TB, ns netns.Namespace, lines string) (string, error) {
+	out, err := lab.Command(t.Context(), ns, "sh", "-ec", lines).CombinedOutput()
+	return string(out), err
 }

@@ -66,7 +66,7 @@ func insideScenarios() []scenario {
 			probe{"a", "sticky $vip:80", "a~ b c d"}, probe{"c", "sticky $vip:80", "a b c~ d"},
 			probe{"node1", "sticky $vip:80", "a~ b~ c~ d~"}, probe{"out1", "sticky $vip:80", "a~ b~ c~ d~"}),
 		after("affinity for a second", inside("sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 1}}")+backed("a b c d"),
-			probe{"d", "sticky $vip:80", "a b c d~"}, probe{"b", "forgets $vip:80", "a b~ c d"}),
+			probe{"d", "sticky $vip:80", "a b c d~"}, probe{"b", "forgets $vip:80", again}),
 	}
 }
 
@@ -76,6 +76,8 @@ func portScenarios() []scenario {
 		after("UDP", service("web", dual, "ports: [{port: 53, protocol: UDP}]")+slice{ports: "{port: 8080, protocol: UDP}", endpoints: "a b c"}.yaml(),
 			probe{"a", "udp $vip:53", "a~ b c"}, probe{"node1", "udp $vip:53", "a~ b~ c~"}, probe{"out1", "udp $vip:53", "a~ b~ c~"},
 			probe{"a", "tcp $vip:53", refused}),
+		after("SCTP", service("web", dual, "ports: [{port: 7777, protocol: SCTP}]")+slice{ports: "{port: 8080, protocol: SCTP}", endpoints: "a"}.yaml(),
+			probe{"node1", "table sctp $vip:7777", "there"}, probe{"node1", "table sctp $vip:7778", "not there"}),
 		after("one number, two protocols",
 			service("web", dual, "ports: [{name: u, port: 53, protocol: UDP, nodePort: $np}, {name: t, port: 53, nodePort: $np}], type: NodePort")+
 				slice{ports: "{name: u, port: 8080, protocol: UDP}, {name: t, port: 9090}", endpoints: "a c"}.yaml(),

@@ -16,6 +16,7 @@ import (
 
 // TestScenarios makes every packet of the table meet Twill's service proxy and kube-proxy, and wants the same of both, but for the differences.
 func TestScenarios(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []implementation{twill, kubeProxy} {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
@@ -169,7 +170,7 @@ type expanded struct {
 	original string // what the table has as its to, with the family in the name of the address
 }
 
-var addressOf = regexp.MustCompile(`\$([a-z0-9]+):`)
+var addressOf = regexp.MustCompile(`\$([a-z0-9]+):`) // in a probe
 
 // probes returns the probe, once for each family that it is about.
 func (v variables) probes(t *testing.T, p probe) []expanded {
@@ -186,14 +187,15 @@ func (v variables) probes(t *testing.T, p probe) []expanded {
 }
 
 func (v variables) probe(t *testing.T, p probe, to string) expanded {
-	protocol, rest, _ := strings.Cut(to, " ")
+	i := strings.LastIndex(to, " ")
+	how, rest := to[:i], to[i+1:]
 	at := v.expand(t, rest, "")
 	if i := strings.LastIndex(at, ":"); !strings.HasPrefix(at, "[") {
 		if a, err := netip.ParseAddr(at[:i]); err == nil && a.Is6() {
 			at = "[" + at[:i] + "]" + at[i:]
 		}
 	}
-	return expanded{probe: probe{p.from, protocol + " " + at, v.expand(t, p.want, "")}, original: to}
+	return expanded{probe: probe{p.from, how + " " + at, v.expand(t, p.want, "")}, original: to}
 }
 
 // healthAnswer is what a health check says of the scenario's Service.
