@@ -184,8 +184,12 @@ func (p *Proxy) program(ctx context.Context, changes []service.Change, compare b
 		f.compare = f.compare || compare
 		compared = compared || f.compare
 		if err := p.programFamily(ctx, f, converted); err != nil {
-			f.compare = true
 			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 { // whoever changed one table may have changed the other
+		for _, f := range p.families {
+			f.compare = true
 		}
 	}
 	return compared, errors.Join(errs...)
