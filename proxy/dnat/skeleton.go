@@ -144,7 +144,7 @@ func (w words) sets() []kernel.Set {
 		return kernel.Set{Name: name, Comment: comment, Key: []kernel.Type{w.addr}, Interval: true, Elements: prefixElements(networks, w.v6())}
 	}
 	return []kernel.Set{
-		{Name: setServices, Comment: "frontend -> plan", Key: k(), Value: number, Bulk: true},
+		{Name: setServices, Comment: "frontend -> plan", Key: k(), Value: number, Bulk: true, Counted: true},
 		{Name: setInside, Comment: "frontend -> plan for clients inside of the cluster", Key: k(), Value: number, Bulk: true},
 		{Name: setEndpoints, Comment: "frontend, slot -> endpoint", Key: k(kernel.TypePriority), Value: target, Bulk: true},
 		{Name: setSlots, Comment: "frontend with affinity, slot -> member", Key: k(kernel.TypePriority), Value: number, Bulk: true},
