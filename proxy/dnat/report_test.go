@@ -180,7 +180,9 @@ func TestStateOfAWrongKernel(t *testing.T) {
 	w, table := newWorld(t, f.config), New(f.config)
 	it := svc("it", f.frontend("10.96.0.1:80", "10.1.1.2:8080", "10.1.2.3:8080", "10.1.2.4:8080"))
 	w.apply(table, table.Set(changes(it)))
-	slot := func(n uint32) string { return string(kernel.AppendNumber(appendKey(nil, f.key("10.96.0.1:80")), slotNumber(int(n), false))) }
+	slot := func(n uint32) string {
+		return string(kernel.AppendNumber(appendKey(nil, f.key("10.96.0.1:80")), slotNumber(int(n), false)))
+	}
 	delete(w.sets[setEndpoints], slot(1))
 	w.sets[setEndpoints][slot(3)] = w.sets[setEndpoints][slot(0)][:4] + "\x00\x50\x00\x00"
 	clear(w.sets[setServices])
