@@ -285,7 +285,11 @@ func apiServerAway(t *testing.T, r *rig, v variables) {
 			})
 		}
 	}
-	t.Logf("a change arrived %v after the API server was back", time.Since(back).Round(time.Millisecond))
+	took := time.Since(back).Round(time.Millisecond)
+	t.Logf("a change arrived %v after the API server was back", took)
+	if took > 12*time.Second {
+		t.Errorf("a change arrived only after %v: how long does the daemon wait until it asks again?", took)
+	}
 }
 
 func addressChanges(t *testing.T, r *rig, v variables) {

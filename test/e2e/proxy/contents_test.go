@@ -75,12 +75,26 @@ func describe(prefix string, object map[string]any) []string {
 		return lines
 	}
 	for _, e := range elements {
+		e = uncounted(e)
 		if name == "endpoints" || name == "slots" {
 			e = withoutSlot(e)
 		}
 		lines = append(lines, prefix+" "+name+" "+text(e))
 	}
 	return lines
+}
+
+// uncounted takes what packets wrote from an element, which is a value or a key and a value: a counted one is {"elem": {"counter": ..., "val": ...}}.
+func uncounted(e any) any {
+	if pair, ok := e.([]any); ok && len(pair) == 2 {
+		return []any{uncounted(pair[0]), pair[1]}
+	}
+	if object, ok := e.(map[string]any); ok {
+		if inner, ok := object["elem"].(map[string]any); ok {
+			return inner["val"]
+		}
+	}
+	return e
 }
 
 // withoutSlot takes the last part of the key from an element [{"concat": [address, protocol, port, slot]}, value], but for whom it is: slots from 65536 on
