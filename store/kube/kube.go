@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/go-logr/logr"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
@@ -96,9 +98,16 @@ func (c *Client) reflect(ctx context.Context, kind string, lw *cache.ListWatch, 
 		},
 	}
 	r := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(noted, c.api), example, to,
-		cache.ReflectorOptions{Name: "twilld", TypeDescription: kind})
+		cache.ReflectorOptions{Name: "twilld", TypeDescription: kind, Backoff: &wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 1, Steps: 10, Cap: retryMost}})
 	r.RunWithContext(ctx)
 }
+
+// How long it takes to ask an API server again that did not answer: at first, and at most, each up to twice as long by chance. client-go's own
+// limit of half a minute would keep a change from the kernel for up to a minute after the server is back.
+const (
+	retryFirst = 500 * time.Millisecond
+	retryMost  = 4 * time.Second
+)
 
 // quiet takes client-go's lines down to Debug.
 type quiet struct{ slog.Handler }
