@@ -255,7 +255,8 @@ func (f *front) wantShown(t *testing.T) {
 	}
 }
 
-// A daemon that is stopped or killed and comes back takes no Service away from the router, and clients notice nothing.
+// A daemon that is stopped or killed and comes back takes no Service away from the router, and clients notice nothing, even when nobody can say
+// which Services there are.
 func TestBGPServicesSurviveRestarts(t *testing.T) {
 	f := newFront(t)
 	f.endpoint(t, f.nodes[0], "web-1")
@@ -263,14 +264,25 @@ func TestBGPServicesSurviveRestarts(t *testing.T) {
 	within(t, enough, f.routed(t, f.nodes[0]))
 	f.answered(t, []string{"web-1"}, true)
 	monitor, before := f.frr.Monitor(), f.withdrawals(t)
+	mute := filepath.Join(t.TempDir(), "kubeconfig") // of an API server that does not answer
+	must(t, os.WriteFile(mute, []byte(`{"apiVersion": "v1", "kind": "Config", "current-context": "x",
+"clusters": [{"name": "x", "cluster": {"server": "http://127.0.0.1:1"}}], "contexts": [{"name": "x", "context": {"cluster": "x"}}]}`), 0o600))
 	for _, step := range []struct {
 		name string
 		end  func(context.Context) error
-	}{{"SIGTERM", f.nodes[0].StopDaemon}, {"SIGKILL", f.nodes[0].KillDaemon}} {
+		args []string
+	}{
+		{"SIGTERM", f.nodes[0].StopDaemon, nil},
+		{"no source of Services", f.nodes[0].StopDaemon, []string{"--kubeconfig=" + mute}},
+		{"SIGKILL", f.nodes[0].KillDaemon, nil},
+	} {
 		must(t, step.end(t.Context()))
 		f.answered(t, []string{"web-1"}, true)
+		must(t, f.nodes[0].SetDaemon(lab.NodeOptions{Args: step.args}))
 		must(t, f.nodes[0].StartDaemon())
-		must(t, f.nodes[0].Ready(t.Context()))
+		if step.args == nil {
+			must(t, f.nodes[0].Ready(t.Context()))
+		}
 		established(t, f.nodes[0], 3)
 		within(t, enough, func() error {
 			for i, family := range []string{"ipv4", "ipv6"} {
