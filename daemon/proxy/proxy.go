@@ -81,6 +81,7 @@ type Proxy struct {
 	unwritten inbox             // what was taken in and is not in the kernel yet; only its numbers and since count
 	failed    string            // the error that was logged last
 	compared  time.Duration     // how long the last comparison took
+	programs  uint64            // how often the kernel was written to, or compared
 }
 
 // inbox is what came since the last sync began.

@@ -125,6 +125,9 @@ func (p *Proxy) sync(ctx context.Context, in inbox) error {
 	}
 	changes := p.tracker.Next()
 	compared, err := p.program(ctx, changes, in.drift || in.compare)
+	if compared || len(changes) > 0 {
+		p.programs++
+	}
 	p.health.sync(began, err)
 	ended := time.Now()
 	if compared || len(changes) > 0 || err != nil {

@@ -20,6 +20,7 @@ type Tables struct {
 	mu       sync.Mutex
 	tables   map[tableKey]kernel.Table
 	bulk     map[kernel.SetID]*bulkSet
+	states   map[kernel.SetID][]kernel.EntryState // what the kernel notes of elements
 	fail     []error
 	writes   int
 	resyncs  int
