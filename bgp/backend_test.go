@@ -325,3 +325,23 @@ func TestOverlayIsForWhoIsNotOnTheSameNetwork(t *testing.T) {
 		}
 	})
 }
+
+// Of what a node announces itself, it says why.
+func TestRoutesSayWhereAnnouncementsComeFrom(t *testing.T) {
+	own, others := prefix("203.0.113.7/32"), learned("10.5.2.0/24", "192.0.2.2")
+	b := New(Options{Speaker: &fakeSpeaker{learned: []*Route{others, {Prefix: own, Local: true}}}},
+		Setup{Planner: announcer{[]Announcement{{Prefix: own, Origin: OriginService}, {Prefix: others.Prefix, Origin: OriginAggregate}}}})
+	s := here()
+	if _, _, err := b.Fragments(s.uplink, s.self, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range b.Routes() {
+		want := Origin("") // learned from another node, whatever this one says of the prefix
+		if r.Prefix == own {
+			want = OriginService
+		}
+		if r.Origin != want {
+			t.Errorf("%v comes from %q, want %q", r.Prefix, r.Origin, want)
+		}
+	}
+}
