@@ -49,8 +49,8 @@ e2e-outage: root build peers ## etcd away for minutes (OUTAGE=3m), which e2e doe
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	test/fuzz.sh $(FUZZTIME)
 
-bench: root setup build peers ## Twill beside its peers in one run, as ratios
-	TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(PEERS) go run ./test/bench
+bench: root setup build peers kube ## Twill beside its peers in one run, as ratios
+	TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(PEERS) TWILL_KUBE=$(KUBE) go run ./test/bench
 
 tools: ## build the checkers
 	@mkdir -p $(TOOLS)

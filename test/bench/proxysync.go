@@ -85,15 +85,25 @@ func (w *proxyWorld) firstSync(ctx context.Context, name string, n int) (s first
 	if err != nil {
 		return s, err
 	}
+	if s.own, err = r.syncTook(ctx); err != nil {
+		return s, err
+	}
 	used, err := processUsage(r.pid)
-	if err != nil {
-		return s, err
-	}
 	s.trial = trial{at.Sub(r.started), used.cpu, used.peak}
-	if _, err := r.rest(); err != nil { // a metric is written after the sync
-		return s, err
-	}
-	seconds, err := r.metric(ctx, "kubeproxy_sync_full_proxy_rules_duration_seconds_sum")
-	s.own = time.Duration(seconds * float64(time.Second))
 	return s, err
+}
+
+// syncTook waits until the proxy's metrics know how long its first sync took: packets can be ahead of it, and of the end of the
+// programs that it runs.
+func (r *proxied) syncTook(ctx context.Context) (time.Duration, error) {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		seconds, err := r.metric(ctx, "kubeproxy_sync_full_proxy_rules_duration_seconds_sum")
+		if err != nil {
+			return 0, r.failed(err)
+		}
+		if seconds > 0 {
+			return time.Duration(seconds * float64(time.Second)), nil
+		}
+	}
+	return 0, r.failed(fmt.Errorf("its metrics tell of no sync after %s", limit))
 }
