@@ -14,28 +14,27 @@ import (
 )
 
 // TestBehaviour is about Twill alone: what it does while Services change, while it is not there, and while others meddle. Its parts share a rig, one
-// after the other, since they measure times.
+// after the other: first, with no other test beside them, those that measure times.
 func TestBehaviour(t *testing.T) {
 	r := newRig(t, twill)
-	for n, part := range []struct {
-		name string
-		test func(*testing.T, *rig, variables)
-	}{
-		{"connections survive", connectionsSurvive},
-		{"datagrams leave an endpoint that is gone", datagramsLeave},
-		{"datagrams find the first endpoint", datagramsArrive},
-		{"what others change is repaired", repaired},
-		{"the API server is away", apiServerAway},
-		{"decisions are balanced", balanced},
-		{"random changes", randomChanges},
-		{"a node's address changes", addressChanges},
-	} {
-		t.Run(part.name, func(t *testing.T) {
-			v := r.vars(t, n)
+	number := 0
+	run := func(name string, test func(*testing.T, *rig, variables)) {
+		v := r.vars(t, number)
+		number++
+		t.Run(name, func(t *testing.T) {
 			must(t, r.Apply(t.Context(), v.expand(t, "{apiVersion: v1, kind: Namespace, metadata: {name: $ns}}", "")))
-			part.test(t, r, v)
+			test(t, r, v)
 		})
 	}
+	run("connections survive", connectionsSurvive)
+	run("datagrams leave an endpoint that is gone", datagramsLeave)
+	run("datagrams find the first endpoint", datagramsArrive)
+	run("what others change is repaired", repaired)
+	t.Parallel()
+	run("the API server is away", apiServerAway)
+	run("decisions are balanced", balanced)
+	run("random changes", randomChanges)
+	run("a node's address changes", addressChanges)
 }
 
 // apply makes objects, and returns when all nodes know them.

@@ -98,7 +98,7 @@ func uncounted(e any) any {
 }
 
 // withoutSlot takes the last part of the key from an element [{"concat": [address, protocol, port, slot]}, value], but for whom it is: slots from 65536 on
-// are for clients inside of the cluster.
+// are for clients inside of the cluster. nft(8) writes slots as it writes priorities, in halves: 1:2 is 65538, none is 0.
 func withoutSlot(e any) any {
 	pair, ok := e.([]any)
 	if !ok || len(pair) != 2 {
@@ -112,8 +112,9 @@ func withoutSlot(e any) any {
 	if !ok || len(parts) != 4 {
 		return e
 	}
-	slot, ok := parts[3].(float64)
-	return []any{parts[:3], ok && slot >= 65536, pair[1]}
+	slot, _ := parts[3].(string)
+	half, _, whole := strings.Cut(slot, ":")
+	return []any{parts[:3], whole && strings.Trim(half, "0") != "", pair[1]}
 }
 
 // text is JSON with sorted keys.

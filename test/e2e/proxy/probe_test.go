@@ -18,6 +18,7 @@ import (
 // Verdicts other than the names of endpoints.
 const (
 	refused     = "refused"     // TCP reset or ICMP port unreachable, at once
+	late        = "late"        // the same, but only when TCP tried a second time
 	dropped     = "dropped"     // nothing came back
 	unreachable = "unreachable" // another ICMP error, or no route
 )
@@ -25,6 +26,7 @@ const (
 const (
 	silence  = 300 * time.Millisecond // after which a packet counts as dropped
 	hesitant = 3 * time.Second        // for one that should be answered: a SYN that was lost is sent again after one second
+	second   = 950 * time.Millisecond // nearly
 )
 
 // probe is a question to the network: who answers, if a client sends there? The answer, want, is a set of words in order: names of endpoints, with ~
@@ -62,9 +64,12 @@ func (m *machine) judge(p probe) string {
 	}
 	seen := answer{}
 	const most = 80
-	for i := 0; i < most; i++ {
+	for i := range most {
 		word := m.ask(protocol, to, patience)
 		seen[word] = true
+		if word == late {
+			return late
+		}
 		if !want[word] || i+1 >= least && maps.Equal(seen, want) {
 			break
 		}
@@ -82,9 +87,13 @@ func words(text string) answer {
 
 // ask sends one packet, or opens one connection, from a new port. It must run in the machine's namespace.
 func (m *machine) ask(protocol, to string, patience time.Duration) string {
+	begin := time.Now()
 	conn, err := (&net.Dialer{Timeout: patience}).Dial(protocol, to)
 	if err != nil {
-		return verdict(err)
+		if word := verdict(err); word != refused || time.Since(begin) < second {
+			return word
+		}
+		return late
 	}
 	defer conn.Close()
 	if tcp, ok := conn.(*net.TCPConn); ok {

@@ -26,7 +26,7 @@ func randomChanges(t *testing.T, r *rig, _ variables) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	const services, rounds = 6, 12
+	const services, rounds = 6, 10
 	first := 100
 	state := make([]chance, services)
 	for i := range state {

@@ -18,21 +18,25 @@ func repaired(t *testing.T, r *rig, v variables) {
 	mine := sh(t, ns, "nft list table ip mine")
 	before := settled(t, n)
 	vip, free := v["vip4"], v["free4"]
+	// some is the key of an element, as the shell finds it.
+	some := func(in, of string) string {
+		return fmt.Sprintf("$(nft list map ip twill-proxy %s | grep -o '%s . tcp . 80 . [^ ]*' | head -n 1)", in, of)
+	}
 	for _, tt := range []struct{ name, line string }{
 		{"both tables deleted", "nft delete table ip twill-proxy; nft delete table ip6 twill-proxy"},
 		{"a table flushed", "nft flush table ip twill-proxy"},
 		{"a frontend removed", fmt.Sprintf("nft delete element ip twill-proxy services '{ %s . tcp . 80 }'", free)},
-		{"an endpoint removed", fmt.Sprintf("nft delete element ip twill-proxy endpoints '{ %s . tcp . 80 . 0 }'", free)},
+		{"an endpoint removed", "nft delete element ip twill-proxy endpoints \"{ " + some("endpoints", free) + " }\""},
 		{"a member removed", "nft flush map ip twill-proxy members"},
-		{"a slot removed", fmt.Sprintf("nft delete element ip twill-proxy slots '{ %s . tcp . 80 . 1 }'", vip)},
+		{"a slot removed", "nft delete element ip twill-proxy slots \"{ " + some("slots", vip) + " }\""},
 		{"a map emptied", "nft flush map ip6 twill-proxy endpoints"},
 		{"ClusterIPs emptied", "nft flush set ip twill-proxy cluster-addresses"},
 		{"source ranges emptied", "nft flush set ip twill-proxy ranges"},
 		{"pods emptied", "nft flush set ip twill-proxy pods"},
 		{"a frontend that nobody asked for", "nft add element ip twill-proxy services '{ 192.0.2.77 . tcp . 80 : 1 }'"},
-		{"an endpoint that nobody asked for", fmt.Sprintf("nft add element ip twill-proxy endpoints '{ %s . tcp . 80 . 7 : 192.0.2.77 . 80 }'", free)},
-		{"an endpoint turned to another", fmt.Sprintf("nft 'delete element ip twill-proxy endpoints { %[1]s . tcp . 80 . 0 }; "+
-			"add element ip twill-proxy endpoints { %[1]s . tcp . 80 . 0 : 192.0.2.77 . 80 }'", free)},
+		{"an endpoint that nobody asked for", fmt.Sprintf("nft add element ip twill-proxy endpoints '{ %s . tcp . 80 . 0:7 : 192.0.2.77 . 80 }'", free)},
+		{"an endpoint turned to another", "e=\"" + some("endpoints", free) + "\"; " +
+			`nft "delete element ip twill-proxy endpoints { $e }; add element ip twill-proxy endpoints { $e : 192.0.2.77 . 80 }"`},
 		{"a rule added", "nft insert rule ip twill-proxy prerouting drop"},
 		{"a rule removed", "nft delete rule ip twill-proxy prerouting handle $(nft -a list chain ip twill-proxy prerouting | sed -n 's/.*jump.*handle //p')"},
 		{"a chain flushed", "nft flush chain ip twill-proxy postrouting"},
