@@ -14,7 +14,7 @@ KUBE     := $(CURDIR)/.cache/kube
 FUZZTIME ?= 10s
 OUTAGE   ?= 3m
 
-.PHONY: help build demo test bench lint arch unit e2e e2e-outage fuzz tools peers kube setup root clean
+.PHONY: help build demo test bench lint arch unit e2e e2e-outage fuzz tools peers kube kube-build setup root clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +40,9 @@ arch: ## who may import what
 unit: root peers ## the packages' own tests with the race detector; those that touch a kernel make their own namespaces
 	TWILL_PEERS=$(PEERS) go test -race $$(go list ./... | grep -v /test/)
 
-e2e: root build peers ## black-box tests of the built binaries in the lab, beside real flanneld
-	TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(PEERS) go test -count=1 -timeout 20m ./test/e2e/...
+e2e: root build peers kube ## black-box tests of the built binaries in the lab, beside real flanneld and a real Kubernetes with its kube-proxy
+	TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(PEERS) go test -count=1 -timeout 20m ./test/e2e
+	TWILL_BIN=$(CURDIR)/bin TWILL_KUBE=$(KUBE) go test -count=1 -timeout 10m -p 1 -parallel 8 ./test/kubetest ./test/e2e/proxy
 
 e2e-outage: root build peers ## etcd away for minutes (OUTAGE=3m), which e2e does for seconds
 	TWILL_OUTAGE=$(OUTAGE) TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(CURDIR)/.cache/peers go test -count=1 -v -timeout 20m -run TestEtcdOutage ./test/e2e
@@ -63,10 +64,15 @@ peers: ## build flanneld and the reference CNI plugins, as their projects' relea
 
 kube: ## build etcd, kube-apiserver, kube-proxy and kubectl, for the tests that need a real Kubernetes (long, the first time)
 	@mkdir -p $(KUBE)
-	cd test/kube && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o $(KUBE)/etcd go.etcd.io/etcd/server/v3
-	cd test/kube && version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) && CGO_ENABLED=0 go build -trimpath \
+	@[ "$$(cat $(KUBE)/built-from 2>/dev/null)" = "$$(cat test/kube/go.mod test/kube/go.sum | sha256sum)" ] || $(MAKE) --no-print-directory kube-build
+
+kube-build:
+	rm -f $(KUBE)/built-from
+	cd test/kube && CGO_ENABLED=0 nice go build -trimpath -ldflags "-s -w" -o $(KUBE)/etcd go.etcd.io/etcd/server/v3
+	cd test/kube && version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) && CGO_ENABLED=0 nice go build -trimpath \
 		-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" -o $(KUBE)/ \
 		k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-proxy k8s.io/kubernetes/cmd/kubectl
+	cat test/kube/go.mod test/kube/go.sum | sha256sum >$(KUBE)/built-from
 
 setup: ## install the Debian packages that the tests use
 	test/setup.sh
