@@ -38,10 +38,14 @@ type daemonFlags struct {
 }
 
 func (f *daemonFlags) add(cmd *cobra.Command) {
+	f.addTarget(cmd)
+	addOutput(cmd, &f.output)
+}
+
+func (f *daemonFlags) addTarget(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.runDir, "run-dir", "/run/twill", "the daemon's --run-dir")
 	cmd.Flags().StringVar(&f.node, "lab-node", "", "ask this node of a lab instead")
 	addName(cmd, &f.lab)
-	addOutput(cmd, &f.output)
 	cmd.MarkFlagsMutuallyExclusive("run-dir", "lab-node")
 }
 

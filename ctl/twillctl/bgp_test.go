@@ -55,7 +55,7 @@ func (speaker) Paths(_ context.Context, query bgp.PathQuery, visit func(bgp.Path
 func withDaemon(t *testing.T) (runDir string) {
 	t.Helper()
 	runDir = t.TempDir()
-	s, err := api.Listen(runDir, func() api.BGP { return speaker{} }, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s, err := api.Listen(runDir, api.About{BGP: func() api.BGP { return speaker{} }, Services: func() api.Services { return services{} }}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,12 @@ var comparable = cmp.Options{
 
 func serve(t *testing.T, dir string, about func() BGP) {
 	t.Helper()
-	s, err := Listen(dir, about, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	serveAbout(t, dir, About{BGP: about, Services: func() Services { return nil }}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+}
+
+func serveAbout(t *testing.T, dir string, about About, log *slog.Logger) {
+	t.Helper()
+	s, err := Listen(dir, about, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/twill-cni/twill/bgp"
+	"github.com/twill-cni/twill/proxy/dnat"
+	"github.com/twill-cni/twill/store"
 )
 
 // maxAnswer is the size in bytes up to which an answer is read: some 500,000 paths.
@@ -60,6 +62,23 @@ func (c *Client) Routes(ctx context.Context) ([]bgp.LearnedRoute, error) {
 // Paths returns what the daemon knows of each path that the query matches.
 func (c *Client) Paths(ctx context.Context, query bgp.PathQuery) ([]bgp.Path, error) {
 	return get[[]bgp.Path](ctx, c, "/bgp/paths", formOf(query))
+}
+
+// Services returns what the daemon's kernel holds of a Service, or of all when name is the zero value, and what it should hold and does not.
+func (c *Client) Services(ctx context.Context, name store.ObjectName) (dnat.Report, error) {
+	return get[dnat.Report](ctx, c, "/services", nameForm(name))
+}
+
+// Differences returns what the daemon's kernel should hold of a Service, or of all, and does not, and what it holds and should not.
+func (c *Client) Differences(ctx context.Context, name store.ObjectName) ([]dnat.Difference, error) {
+	return get[[]dnat.Difference](ctx, c, "/services/differences", nameForm(name))
+}
+
+func nameForm(name store.ObjectName) url.Values {
+	if name == (store.ObjectName{}) {
+		return nil
+	}
+	return url.Values{"name": {name.String()}}
 }
 
 func get[T any](ctx context.Context, c *Client, path string, form url.Values) (answer T, err error) {

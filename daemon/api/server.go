@@ -13,9 +13,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/twill-cni/twill/bgp"
+	"github.com/twill-cni/twill/proxy/dnat"
+	"github.com/twill-cni/twill/store"
 )
 
 // socketName is that of the socket in the run directory.
@@ -32,6 +35,18 @@ type BGP interface {
 	Paths(ctx context.Context, query bgp.PathQuery, visit func(bgp.Path)) error
 }
 
+// Services is what is asked about the service proxy; *proxy.Inspector is the real one.
+type Services interface {
+	// Report tells of one Service, or of all when name is the zero value.
+	Report(ctx context.Context, name store.ObjectName) (*dnat.Report, error)
+}
+
+// About returns what to answer of, or nil as long as there is nothing.
+type About struct {
+	BGP      func() BGP
+	Services func() Services
+}
+
 // Server answers. Make it with Listen.
 type Server struct {
 	path     string
@@ -40,8 +55,8 @@ type Server struct {
 }
 
 // Listen opens the socket of the run directory, in the place of one that an earlier daemon left; the caller makes sure that no other daemon
-// runs. about returns what to answer of BGP, or nil as long as there is nothing. Nothing is answered before Run.
-func Listen(runDir string, about func() BGP, log *slog.Logger) (*Server, error) {
+// runs. Nothing is answered before Run.
+func Listen(runDir string, about About, log *slog.Logger) (*Server, error) {
 	path := SocketPath(runDir)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove the socket of an earlier daemon: %w", err)
@@ -51,10 +66,12 @@ func Listen(runDir string, about func() BGP, log *slog.Logger) (*Server, error) 
 		return nil, fmt.Errorf("listen for twillctl on %s: %w", path, err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET /bgp/sessions", answer(about, func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Sessions(), nil }))
-	mux.Handle("GET /bgp/left-out", answer(about, func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.LeftOut(), nil }))
-	mux.Handle("GET /bgp/routes", answer(about, func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Routes(), nil }))
-	mux.Handle("GET /bgp/paths", answer(about, paths))
+	mux.Handle("GET /bgp/sessions", about.bgp(func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Sessions(), nil }))
+	mux.Handle("GET /bgp/left-out", about.bgp(func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.LeftOut(), nil }))
+	mux.Handle("GET /bgp/routes", about.bgp(func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Routes(), nil }))
+	mux.Handle("GET /bgp/paths", about.bgp(paths))
+	mux.Handle("GET /services", about.services(func(ctx context.Context, s Services, form url.Values) (any, error) { return reportOf(ctx, s, form) }))
+	mux.Handle("GET /services/differences", about.services(differences))
 	return &Server{path: path, listener: l, server: &http.Server{
 		Handler:        mux,
 		ReadTimeout:    5 * time.Second,
@@ -100,21 +117,57 @@ func (s *Server) Run(ctx context.Context) error {
 // Close releases a Server that was not run.
 func (s *Server) Close() error { return s.listener.Close() }
 
-func answer(about func() BGP, ask func(context.Context, BGP, url.Values) (any, error)) http.HandlerFunc {
+func (a About) bgp(ask func(context.Context, BGP, url.Values) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		b := about()
+		b := a.BGP()
 		if b == nil {
 			http.Error(w, "this node's backend is not bgp, or twilld is starting", http.StatusNotFound)
 			return
 		}
 		value, err := ask(r.Context(), b, r.URL.Query())
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+		answer(w, value, err)
+	}
+}
+
+func (a About) services(ask func(context.Context, Services, url.Values) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s := a.Services()
+		if s == nil {
+			http.Error(w, "the service proxy of this node is off: start twilld with --proxy=nftables", http.StatusNotFound)
 			return
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(value) // the client may be gone
+		value, err := ask(r.Context(), s, r.URL.Query())
+		answer(w, value, err)
 	}
+}
+
+func answer(w http.ResponseWriter, value any, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(value) // the client may be gone
+}
+
+// reportOf asks for the Service that the form names, or for all.
+func reportOf(ctx context.Context, s Services, form url.Values) (*dnat.Report, error) {
+	var name store.ObjectName
+	if v := form.Get("name"); v != "" {
+		var ok bool
+		if name.Namespace, name.Name, ok = strings.Cut(v, "/"); !ok || name.Namespace == "" || name.Name == "" {
+			return nil, fmt.Errorf("name %q: want NAMESPACE/NAME", v)
+		}
+	}
+	return s.Report(ctx, name)
+}
+
+func differences(ctx context.Context, s Services, form url.Values) (any, error) {
+	report, err := reportOf(ctx, s, form)
+	if err != nil {
+		return nil, err
+	}
+	return report.Differences, nil
 }
 
 func paths(ctx context.Context, b BGP, form url.Values) (any, error) {

@@ -103,7 +103,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	if err != nil {
 		return err
 	}
-	questions, err := api.Listen(cfg.RunDir, routes.about, log)
+	questions, err := api.Listen(cfg.RunDir, api.About{BGP: routes.about, Services: proxied.about}, log)
 	if err != nil {
 		return err
 	}
@@ -222,6 +222,7 @@ func valid(prefixes ...netip.Prefix) []netip.Prefix {
 type kernels struct {
 	links  *linux.Handle
 	tables *nft.Handle
+	reader *nft.Handle // for questions: a long listing keeps no change waiting
 }
 
 func openKernels(log *slog.Logger) (kernels, error) {
@@ -233,7 +234,11 @@ func openKernels(log *slog.Logger) (kernels, error) {
 	if err != nil {
 		return kernels{}, errors.Join(fmt.Errorf("open nftables: %w", err), links.Close())
 	}
-	return kernels{links, tables}, nil
+	reader, err := nft.Open(log)
+	if err != nil {
+		return kernels{}, errors.Join(fmt.Errorf("open nftables: %w", err), tables.Close(), links.Close())
+	}
+	return kernels{links, tables, reader}, nil
 }
 
 func (k kernels) bridgeMAC(ctx context.Context) (kernel.MAC, error) {
@@ -244,4 +249,6 @@ func (k kernels) bridgeMAC(ctx context.Context) (kernel.MAC, error) {
 	return link.MAC, nil
 }
 
-func (k kernels) close() error { return errors.Join(k.tables.Close(), k.links.Close()) }
+func (k kernels) close() error {
+	return errors.Join(k.reader.Close(), k.tables.Close(), k.links.Close())
+}

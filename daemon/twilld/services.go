@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twill-cni/twill/daemon/api"
 	"github.com/twill-cni/twill/daemon/config"
 	"github.com/twill-cni/twill/daemon/health"
 	"github.com/twill-cni/twill/daemon/proxy"
@@ -124,6 +125,14 @@ func (s *services) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.proxy.Run(ctx) })
 	return g.Wait()
+}
+
+// about is what the daemon's socket answers of.
+func (s *services) about() api.Services {
+	if s.proxy == nil {
+		return nil
+	}
+	return proxy.NewInspector(s.proxy, s.k.reader)
 }
 
 // Observe hands on the kernel's notifications.
