@@ -75,7 +75,7 @@ type Setup struct {
 	Always  bool    // nodes on the uplink's own network are reached through the overlay too
 }
 
-// Backend is the routing backend of one node. Attributes, PodMTU, Links and Fragments are called from one goroutine at a time; the
+// Backend is the routing backend of one node. Attributes, PodMTU, Links, Fragments and Translated are called from one goroutine at a time; the
 // other methods may be called at any time.
 type Backend struct {
 	opts    Options
@@ -306,6 +306,10 @@ func (b *Backend) Fragments(uplink kernel.Uplink, self *store.Lease, leases []*s
 	}
 	return fragments, slices.Concat(rejects, more, refused), nil
 }
+
+// Translated returns the announced prefixes, as of the last call of Fragments, packets to which this node translates or has to drop. The slice is not
+// changed any more.
+func (b *Backend) Translated() []netip.Prefix { return b.planned.translated }
 
 // tunnels returns what the overlay has for the nodes that are to be reached through it, by node address: all that are not on the uplink's
 // own network, those that speak VXLAN only, and those that have not announced their pods yet. So a node that changes from VXLAN to BGP is

@@ -330,7 +330,7 @@ func TestOverlayIsForWhoIsNotOnTheSameNetwork(t *testing.T) {
 func TestRoutesSayWhereAnnouncementsComeFrom(t *testing.T) {
 	own, others := prefix("203.0.113.7/32"), learned("10.5.2.0/24", "192.0.2.2")
 	b := New(Options{Speaker: &fakeSpeaker{learned: []*Route{others, {Prefix: own, Local: true}}}},
-		Setup{Planner: announcer{[]Announcement{{Prefix: own, Origin: OriginService}, {Prefix: others.Prefix, Origin: OriginAggregate}}}})
+		Setup{Planner: announcer{[]Announcement{{Prefix: own, Translated: true, Origin: OriginService}, {Prefix: others.Prefix, Origin: OriginAggregate}}}})
 	s := here()
 	if _, _, err := b.Fragments(s.uplink, s.self, nil); err != nil {
 		t.Fatal(err)
@@ -343,5 +343,8 @@ func TestRoutesSayWhereAnnouncementsComeFrom(t *testing.T) {
 		if r.Origin != want {
 			t.Errorf("%v comes from %q, want %q", r.Prefix, r.Origin, want)
 		}
+	}
+	if got := b.Translated(); !slices.Equal(got, []netip.Prefix{own}) {
+		t.Errorf("translated are %v, want %v", got, own)
 	}
 }

@@ -102,7 +102,9 @@ type Announcement struct {
 
 	// Aggregate says that the prefix stands for more specific ones: the kernel drops packets that none of those fits.
 	Aggregate bool
-	Origin    Origin // for people
+	// Translated says that this node translates packets to the prefix. One that it did not is for nobody, and must not be sent on.
+	Translated bool
+	Origin     Origin // for people
 }
 
 // Community is a standard community (RFC 1997).

@@ -22,6 +22,7 @@ type planned struct {
 
 	rejects    []store.Reject
 	blackholed []netip.Prefix
+	translated []netip.Prefix
 	summaries  *kernel.Fragment // of blackholed; nil for nothing
 }
 
@@ -44,6 +45,11 @@ func (b *Backend) replan(uplink kernel.Uplink, self *store.Lease, leases []*stor
 	plan := now.setup.Planner.Plan(PlanInput{Uplink: uplink, Self: self, Leases: leases, Sessions: sessions, Services: services})
 	plan.Instance.Restarting = b.opts.Restarting && !b.opts.Speaker.Settled()
 	now.rejects = plan.Rejects
+	for _, a := range plan.Instance.Announcements {
+		if a.Translated {
+			now.translated = append(now.translated, a.Prefix)
+		}
+	}
 	b.leftOut.Store(&plan.Rejects)
 	now.blackholed, now.summaries = blackholed(plan.Instance.Announcements, uplink), b.planned.summaries
 	if !slices.Equal(now.blackholed, b.planned.blackholed) {

@@ -58,8 +58,10 @@ func (v *view) announcements() announced {
 			add(a.Prefix, a.Attributes, bgp.OriginConfig)
 		}
 	}
-	for _, p := range v.services() {
-		add(p, v.Config.Services.Attributes, bgp.OriginService)
+	for _, s := range v.services() {
+		if add(s.Prefix, v.Config.Services.Attributes, bgp.OriginService) {
+			said.all[len(said.all)-1].Translated = s.Kind != bgp.ClusterIP // the proxy refuses what it does not translate of those
+		}
 	}
 	specific := slices.Clone(said.all)
 	for _, a := range v.Config.Aggregates {

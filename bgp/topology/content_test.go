@@ -166,8 +166,8 @@ peers:
 		{Prefix: prefix("10.5.0.0/24"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 1}, LocalPref: 150, Origin: bgp.OriginPodSubnet},
 		{Prefix: prefix("10.99.0.0/20"), NextHop: addr("192.0.2.1"), Aggregate: true, Origin: bgp.OriginAggregate},
 		{Prefix: prefix("10.99.0.0/24"), NextHop: addr("192.0.2.1"), MED: &med, LargeCommunities: []bgp.LargeCommunity{{Global: 1, Local1: 2, Local2: 3}}, Origin: bgp.OriginConfig},
-		{Prefix: prefix("203.0.113.1/32"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 3}, LocalPref: 90, Origin: bgp.OriginService},
-		{Prefix: prefix("203.0.113.2/32"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 3}, LocalPref: 90, Origin: bgp.OriginService},
+		{Prefix: prefix("203.0.113.1/32"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 3}, LocalPref: 90, Translated: true, Origin: bgp.OriginService},
+		{Prefix: prefix("203.0.113.2/32"), NextHop: addr("192.0.2.1"), Communities: []bgp.Community{64512<<16 | 3}, LocalPref: 90, Translated: true, Origin: bgp.OriginService},
 	}
 	if diff := cmp.Diff(want, p.Instance.Announcements, same0); diff != "" {
 		t.Error(diff)

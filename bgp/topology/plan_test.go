@@ -105,7 +105,7 @@ peers:
 - {name: rack, as: 65000, range: 198.51.100.0/24}
 - {name: host, as: 65000, range: 198.51.100.128/25}
 announce: [{prefix: 10.99.0.0/24}, {prefix: 10.98.0.0/24, prepend: 1}]
-services: {loadBalancerIPs: true}
+services: {loadBalancerIPs: true, clusterIPs: true}
 aggregate: [{prefix: 10.0.0.0/8, summaryOnly: true}]
 `
 
@@ -128,6 +128,7 @@ func TestTheOrderOfInputMeansNothing(t *testing.T) {
 	old.Subnet = subnetOf(103)
 	in.Leases = append(in.Leases, old)
 	in.Services = loadBalancers("203.0.113.2/32", "203.0.113.1/32", "192.0.2.1/32", "192.0.2.4/32")
+	in.Services = append(in.Services, bgp.ServiceAddress{Prefix: prefix("203.0.113.2/32"), Kind: bgp.ClusterIP})
 	want := Make(in)
 	if len(want.Instance.Peers) < 40 || len(want.Rejects) < 6 {
 		t.Fatalf("%d peers, rejects:\n%s", len(want.Instance.Peers), rejects(want))

@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"errors"
 	"net/netip"
 	"slices"
@@ -8,15 +9,15 @@ import (
 	"github.com/twill-cni/twill/bgp"
 )
 
-// services returns the addresses of Services that this node announces, each once. Whoever may write a
+// services returns the addresses of Services that this node announces, sorted, each once. Whoever may write a
 // Service chooses its external addresses, so those that would draw the traffic of somebody else in the cluster are left out.
-func (v *view) services() []netip.Prefix {
-	var all []netip.Prefix
+func (v *view) services() []bgp.ServiceAddress {
+	var all []bgp.ServiceAddress
 	if !v.Config.Services.Nodes.Matches(v.Node.Name, v.Node.Labels) {
 		return nil
 	}
 	taken, seen := v.taken(), map[netip.Prefix]bool{}
-	for _, s := range v.Services {
+	for _, s := range slices.SortedFunc(slices.Values(v.Services), compareServices) {
 		if seen[s.Prefix] || !v.Config.Services.Announces(s) {
 			continue
 		}
@@ -30,9 +31,13 @@ func (v *view) services() []netip.Prefix {
 			v.reject(string(bgp.OriginService)+" "+s.Prefix.String(), errors.New("that is an address of "+whose+", which would lose its traffic"))
 			continue
 		}
-		all = append(all, s.Prefix)
+		all = append(all, s)
 	}
 	return all
+}
+
+func compareServices(a, b bgp.ServiceAddress) int {
+	return cmp.Or(a.Prefix.Compare(b.Prefix), cmp.Compare(a.Kind, b.Kind))
 }
 
 // taken says whose the addresses are that no Service may have.

@@ -65,6 +65,11 @@ Service 2001:db8::1/128: that is an address of this node, which would lose its t
 			if got := saidOf(p, bgp.OriginService); !slices.Equal(got, tc.want) {
 				t.Errorf("announces %v, want %v", got, tc.want)
 			}
+			for _, a := range p.Instance.Announcements {
+				if a.Translated != (a.Origin == bgp.OriginService && !prefix("10.96.0.0/16").Contains(a.Prefix.Addr())) {
+					t.Errorf("%v, of origin %s: translated or dropped: %v", a.Prefix, a.Origin, a.Translated)
+				}
+			}
 			if diff := cmp.Diff(tc.rejects, rejects(p)); diff != "" {
 				t.Error(diff)
 			}

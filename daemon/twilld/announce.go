@@ -7,7 +7,9 @@ import (
 	"fmt"
 
 	"github.com/twill-cni/twill/bgp"
+	"github.com/twill-cni/twill/daemon/deadend"
 	"github.com/twill-cni/twill/daemon/hostfile"
+	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/proxy/service"
 )
 
@@ -36,6 +38,15 @@ func kindOf(route service.Route) bgp.ServiceKind {
 		return bgp.LoadBalancerIP
 	}
 	return bgp.ClusterIP
+}
+
+// tables returns the table that ends the way of what no Service takes; it goes with the last plan. With another backend there is none.
+func (r *routing) tables() []kernel.Table {
+	b := r.backend.Load()
+	if b == nil {
+		return nil
+	}
+	return []kernel.Table{deadend.Table(b.Translated())}
 }
 
 // announce hands the addresses on, and keeps them for the next run.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/twill-cni/twill/daemon/api"
 	"github.com/twill-cni/twill/daemon/config"
+	"github.com/twill-cni/twill/daemon/deadend"
 	"github.com/twill-cni/twill/daemon/health"
 	"github.com/twill-cni/twill/daemon/hostfile"
 	"github.com/twill-cni/twill/daemon/masquerade"
@@ -77,7 +78,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		Host:      host,
 		Log:       log,
 		Backend: func(network store.Network) (node.Backend, error) {
-			return newBackend(ctx, cfg, network, backends{k.links, routes})
+			return newBackend(ctx, cfg, network, backends{k, routes})
 		},
 		Uplink: func(network store.Network) (kernel.Uplink, error) {
 			uplink, err := findUplink(ctx, cfg, network, k.links)
@@ -89,7 +90,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		Monitor: func() (node.Monitor, error) { return k.monitor(cfg.Backend, keeper, proxied) },
 		Tables: func(network store.Network, own store.Subnets) []kernel.Table {
 			proxied.setNetworks(network, own)
-			return tables(cfg, network, own)
+			return append(tables(cfg, network, own), routes.tables()...)
 		},
 		BridgeMAC: k.bridgeMAC,
 		Forwarding: func(ipv4, ipv6 bool) error {
@@ -160,7 +161,7 @@ func openStore(cfg *config.Config, log *slog.Logger) (*etcd.Store, error) {
 
 // backends are what a backend is made with.
 type backends struct {
-	links  *linux.Handle
+	kernels
 	routes *routing
 }
 
@@ -171,8 +172,11 @@ func newBackend(ctx context.Context, cfg *config.Config, network store.Network, 
 			"all nodes of a cluster speak the same", network.BackendType, cfg.Backend)
 	}
 	tunnels, err := newOverlay(ctx, cfg, network, with.links)
-	if err != nil || cfg.Backend == overlay.BackendType {
-		return tunnels, err
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Backend == overlay.BackendType {
+		return tunnels, with.tables.SyncTables(ctx, nil, []string{deadend.TableName})
 	}
 	return with.routes.newBackend(ctx, network, tunnels, with.links)
 }

@@ -323,4 +323,31 @@ func TestBGPServicesByConfiguration(t *testing.T) {
 			t.Errorf("the session with %s ended", s.Name)
 		}
 	}
+	f.wantNoLoop(t)
+}
+
+// wantNoLoop checks that nodes whose default route leads to the router do not send it back what it sent them for a Service and what no
+// port of the Service takes.
+func (f *front) wantNoLoop(t *testing.T) {
+	t.Helper()
+	for i, to := range []string{balanced4, balanced6} {
+		v6 := i == 1
+		sh(t, f.tor.Netns(), "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")
+		for _, n := range f.nodes {
+			sh(t, n.Netns(), fmt.Sprintf("ip route replace default via %v", address(t, f.tor, v6)))
+		}
+		counter := "awk '$1 == \"Ip:\" { n = $7 } END { print n }' /proc/net/snmp"
+		if v6 {
+			counter = "awk '$1 == \"Ip6OutForwDatagrams\" { print $2 }' /proc/net/snmp6"
+		}
+		before := sh(t, f.tor.Netns(), counter)
+		for range 3 {
+			if err := echo(t.Context(), f.tor.Netns(), netip.MustParseAddr(to), 0); err == nil {
+				t.Errorf("somebody answers echo requests to %s", to)
+			}
+		}
+		if after := sh(t, f.tor.Netns(), counter); after != before {
+			t.Errorf("%s: packets came back: the router had forwarded %s, and now %s", to, strings.TrimSpace(before), strings.TrimSpace(after))
+		}
+	}
 }
