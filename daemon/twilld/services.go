@@ -169,16 +169,21 @@ func (s *services) setUplink(ctx context.Context, uplink kernel.Uplink) {
 			own = append(own, a)
 		}
 	}
-	ports := own
-	if networks := s.file.NodePortNetworks; networks != nil {
+	var ports []netip.Addr
+	if s.file.NodePortPrimary {
+		ports = slices.Clone(own)
+	}
+	if networks := s.file.NodePortNetworks; len(networks) > 0 {
 		all, err := s.k.links.Addresses(ctx)
 		if err != nil {
 			s.log.Error("node ports answer at the addresses known before", "err", err)
 			return
 		}
-		ports = slices.DeleteFunc(all, func(a netip.Addr) bool {
-			return !slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(a) })
-		})
+		for _, a := range all {
+			if slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(a) }) {
+				ports = append(ports, a)
+			}
+		}
 		slices.SortFunc(ports, netip.Addr.Compare)
 		ports = slices.Compact(ports)
 	}

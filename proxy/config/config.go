@@ -32,7 +32,9 @@ type Config struct {
 
 	// ClusterNetworks are the pods' networks; nil: those of the network configuration.
 	ClusterNetworks []netip.Prefix
-	// NodePortNetworks select the node's addresses at which node ports answer; nil: the node's own address of each family.
+	// Node ports answer at the node's own address of each family, if NodePortPrimary, and at its addresses in NodePortNetworks, but for those of
+	// loopback.
+	NodePortPrimary  bool
 	NodePortNetworks []netip.Prefix
 
 	Scheduler service.Scheduler // of Services that choose none
@@ -56,11 +58,12 @@ type Unsupported struct{ Key, Reason string }
 // 30 s: it reads all that the kernel holds, and what others change is known from notifications at once.
 func Default() *Config {
 	return &Config{
-		HealthzAddress: "0.0.0.0:10256",
-		MetricsAddress: "127.0.0.1:10249",
-		MasqueradeBit:  14,
-		SyncPeriod:     5 * time.Minute,
-		Scheduler:      service.Random,
+		HealthzAddress:  "0.0.0.0:10256",
+		MetricsAddress:  "127.0.0.1:10249",
+		MasqueradeBit:   14,
+		SyncPeriod:      5 * time.Minute,
+		NodePortPrimary: true,
+		Scheduler:       service.Random,
 	}
 }
 
@@ -88,9 +91,7 @@ func Parse(data []byte) (*Config, []Unsupported, error) {
 	c.SyncPeriod = p.duration("nftables.syncPeriod", d.NFTables.SyncPeriod, c.SyncPeriod)
 	c.MinSyncPeriod = p.duration("nftables.minSyncPeriod", d.NFTables.MinSyncPeriod, c.MinSyncPeriod)
 	c.ClusterNetworks = p.prefixes("clusterCIDR", strings.FieldsFunc(d.ClusterCIDR, func(r rune) bool { return r == ',' }))
-	if !slices.Equal(d.NodePortAddresses, []string{"primary"}) {
-		c.NodePortNetworks = p.prefixes("nodePortAddresses", d.NodePortAddresses)
-	}
+	p.nodePorts(c, d.NodePortAddresses)
 	if s := d.IPVS.Scheduler; s != "" {
 		c.Scheduler = service.Scheduler(s)
 		p.check(slices.Contains(service.Schedulers(), c.Scheduler), "ipvs.scheduler", s, fmt.Sprint(service.Schedulers()))
@@ -145,6 +146,32 @@ func (p *problems) prefixes(key string, all []string) []netip.Prefix {
 	}
 	return out
 }
+
+// nodePorts reads networks and kube-proxy's words for some. An empty list is the default.
+func (p *problems) nodePorts(c *Config, all []string) {
+	if len(all) == 0 {
+		return
+	}
+	c.NodePortPrimary = slices.Contains(all, nodePortsPrimary)
+	var networks []string
+	for _, s := range all {
+		switch s {
+		case nodePortsPrimary, nodePortsLocalhost:
+		case nodePortsAll:
+			networks = append(networks, "0.0.0.0/0", "::/0")
+		default:
+			networks = append(networks, s)
+		}
+	}
+	c.NodePortNetworks = p.prefixes("nodePortAddresses", networks)
+}
+
+// The words that nodePortAddresses may have in the place of networks.
+const (
+	nodePortsPrimary   = "primary"
+	nodePortsAll       = "all"
+	nodePortsLocalhost = "localhost" // has no effect
+)
 
 func (p *problems) conntrack(d conntrackDocument) Conntrack {
 	number := func(key string, v *int64) uint32 {

@@ -35,9 +35,15 @@ func TestParse(t *testing.T) {
 		}), nil},
 		{"networks", "clusterCIDR: 10.5.0.0/16,fd00:5::/48\nnodePortAddresses: [192.0.2.7/24]\ndetectLocalMode: ClusterCIDR", with(func(c *Config) {
 			c.ClusterNetworks = []netip.Prefix{prefix("10.5.0.0/16"), prefix("fd00:5::/48")}
+			c.NodePortPrimary, c.NodePortNetworks = false, []netip.Prefix{prefix("192.0.2.0/24")}
+		}), nil},
+		{"node ports at the primary address", "nodePortAddresses: [primary]", Default(), nil},
+		{"node ports at the primary address and others", "nodePortAddresses: [192.0.2.0/24, primary]", with(func(c *Config) {
 			c.NodePortNetworks = []netip.Prefix{prefix("192.0.2.0/24")}
 		}), nil},
-		{"primary address", "nodePortAddresses: [primary]", Default(), nil},
+		{"node ports everywhere", "nodePortAddresses: [all, localhost]", with(func(c *Config) {
+			c.NodePortPrimary, c.NodePortNetworks = false, []netip.Prefix{prefix("0.0.0.0/0"), prefix("::/0")}
+		}), []string{"nodePortAddresses: localhost"}},
 		{"scheduler of IPVS", "mode: ipvs\nipvs: {scheduler: lc, strictARP: true}", with(func(c *Config) { c.Scheduler = service.LeastConnections }),
 			[]string{"ipvs.strictARP", "mode: ipvs"}},
 		{"conntrack", "conntrack: {maxPerCore: 32768, min: 131072, tcpEstablishedTimeout: 24h0m0s, tcpCloseWaitTimeout: 1h0m0s, tcpBeLiberal: true, udpTimeout: 30s, udpStreamTimeout: 2m}",

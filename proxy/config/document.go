@@ -147,6 +147,9 @@ func unsupportedKeys(data []byte) ([]Unsupported, error) {
 	if mode, _ := all["detectLocalMode"].(string); mode != "" && mode != "ClusterCIDR" {
 		out = append(out, Unsupported{"detectLocalMode: " + mode, "clients in the cluster are known by clusterCIDR"})
 	}
+	if list, _ := all["nodePortAddresses"].([]any); slices.Contains(list, any(nodePortsLocalhost)) {
+		out = append(out, Unsupported{"nodePortAddresses: " + nodePortsLocalhost, "node ports do not answer at loopback addresses"})
+	}
 	slices.SortFunc(out, func(a, b Unsupported) int {
 		if a.Key < b.Key {
 			return -1
