@@ -70,7 +70,7 @@ func (i *Inspector) Report(ctx context.Context, name store.ObjectName) (*dnat.Re
 		found.entries[n] = f.snapshot.Compare(o, nil)
 	}
 	if len(report.Services) == 0 && !all {
-		return nil, fmt.Errorf("%s: %w", name, ErrNoService)
+		return nil, fmt.Errorf("%s: %w; `twillctl service` lists those that it knows", name, ErrNoService)
 	}
 	if found.skeletons, err = i.skeletons(v); err != nil {
 		return nil, err
