@@ -33,8 +33,8 @@ const (
 // when the endpoint sees another address than the client's, or a verdict.
 type probe struct {
 	from string // a machine
-	// to is HOW ADDRESS:PORT, where HOW is tcp, udp, http (the status, the weight and the body), sticky and forgets (see affinity), or table sctp (see
-	// tabled).
+	// to is HOW ADDRESS:PORT, where HOW is tcp, udp, http (the status, the weight and the body), status, sticky and forgets (see affinity), or table
+	// sctp (see tabled).
 	to   string
 	want string
 }
@@ -52,6 +52,9 @@ func (m *machine) judge(p probe) string {
 	switch protocol {
 	case "http":
 		return m.get(to)
+	case "status":
+		code, _, _ := strings.Cut(m.get(to), " ")
+		return code
 	case "table":
 		return m.tabled(to)
 	case "sticky", "forgets":

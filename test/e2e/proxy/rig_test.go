@@ -48,8 +48,8 @@ var (
 	outside   = map[string]string{"out1": "node1", "out2": "node2"}
 )
 
-// nodePorts selects the addresses of node2 at which node ports answer. On node1 it is the default: the primary address of each family.
-const nodePorts = `nodePortAddresses: [172.30.0.0/16, "fd00:30::/64"]`
+// nodePorts selects the addresses of node2 at which node ports answer: its second one, too. On node1 it is the default: the primary address of each family.
+const nodePorts = `nodePortAddresses: [primary, 172.30.77.0/24]`
 
 // patience is for what takes milliseconds on an idle machine.
 const patience = 30 * time.Second

@@ -22,7 +22,7 @@ func after(name, apply string, probes ...probe) scenario {
 func scenarios() []scenario {
 	var all []scenario
 	for _, part := range [][]scenario{insideScenarios(), portScenarios(), outsideScenarios(), policyScenarios(), endpointScenarios(),
-		topologyScenarios(), changeScenarios()} {
+		topologyScenarios(), reportScenarios(), changeScenarios()} {
 		all = append(all, part...)
 	}
 	return all
@@ -197,6 +197,16 @@ func endpointScenarios() []scenario {
 			web("type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: $hc")+vips+backed("a b/draining c/draining"),
 			probe{"out1", "http $node1:$hc", healthAnswer(200, "application/json", 1)}, probe{"out2", "http $node2:$hc", healthAnswer(503, "application/json", 0)},
 			probe{"out2", "tcp $lb:80", "c"}),
+	}
+}
+
+// reportScenarios are about what a proxy says of itself.
+func reportScenarios() []scenario {
+	return []scenario{
+		after("reports", "",
+			probe{"node1", "http 127.0.0.1:10249/proxyMode", "200 text/plain; charset=utf-8 weight= nftables"},
+			probe{"node1", "status 127.0.0.1:10249/metrics", "200"}, probe{"out1", "status $node1:10249/metrics", refused},
+			probe{"out1", "status $node14:10256/healthz", "200"}, probe{"out1", "status $node14:10256/livez", "200"}),
 	}
 }
 

@@ -34,6 +34,7 @@ type failure struct {
 // scenarios does the first steps of all scenarios, then all their probes at once, then the second steps, and so on.
 func (r *rig) scenarios(t *testing.T) {
 	all := scenarios()
+	t.Logf("%d scenarios", len(all))
 	var failures []failure
 	for i, more := 0, true; more; i++ {
 		begin := time.Now()
