@@ -75,13 +75,15 @@ type Proxy struct {
 	tracker   *service.Tracker
 	routes    *service.Routes
 	families  []*family
-	announced bool              // Announce was told what the kernel holds
-	started   bool              // the kernel has held what the source said at first
-	stale     []conntrack.Match // to be removed once the kernel holds what made them stale
-	unwritten inbox             // what was taken in and is not in the kernel yet; only its numbers and since count
-	failed    string            // the error that was logged last
-	compared  time.Duration     // how long the last comparison took
-	programs  uint64            // how often the kernel was written to, or compared
+	announced bool                                  // Announce was told what the kernel holds
+	started   bool                                  // the kernel has held what the source said at first
+	stale     []conntrack.Match                     // to be removed once the kernel holds what made them stale
+	unwritten inbox                                 // what was taken in and is not in the kernel yet; only its numbers and since count
+	steered   map[store.ObjectName]*service.Service // those with a scheduler that goes by connections
+	weights   weights                               // of their endpoints
+	failed    string                                // the error that was logged last
+	compared  time.Duration                         // how long the last comparison took
+	programs  uint64                                // how often the kernel was written to, or compared
 }
 
 // inbox is what came since the last sync began.
@@ -91,6 +93,7 @@ type inbox struct {
 	since            time.Time // of the oldest change
 	host             *Host     // nil: as before
 	drift            bool      // somebody else changed our tables
+	weights          weights   // nil: as before
 	compare          bool      // it is time to compare everything
 }
 
@@ -110,6 +113,7 @@ func New(opts Options) *Proxy {
 		wake:    make(chan struct{}, 1),
 		tracker: service.NewTracker(service.Node{Name: opts.NodeName, Scheduler: opts.Config.Scheduler, MasqueradeAll: opts.Config.MasqueradeAll}),
 		routes:  service.NewRoutes(),
+		steered: map[store.ObjectName]*service.Service{},
 	}
 	p.checks = newChecks(opts.Log, p.health.Healthy)
 	p.flusher = newFlusher(opts.Conntrack, opts.Metrics, opts.Log)
@@ -172,6 +176,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return p.flusher.Run(ctx) })
 	g.Go(func() error { return p.checks.Run(ctx) })
+	g.Go(func() error { return p.steer(ctx) })
 	g.Go(func() error {
 		p.loop(ctx)
 		return nil

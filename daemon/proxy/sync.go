@@ -124,7 +124,12 @@ func (p *Proxy) sync(ctx context.Context, in inbox) error {
 		return nil
 	}
 	changes := p.tracker.Next()
-	compared, err := p.program(ctx, changes, in.drift || in.compare)
+	p.noteSteered(changes)
+	converted := make([]dnat.Change, 0, len(changes))
+	for _, c := range changes {
+		converted = append(converted, dnat.Change{Name: c.Name(), Service: c.New})
+	}
+	compared, err := p.program(ctx, p.reweigh(in.weights, converted), in.drift || in.compare)
 	if compared || len(changes) > 0 {
 		p.programs++
 	}
@@ -176,17 +181,16 @@ func (p *Proxy) written(now time.Time, compared bool) {
 }
 
 // program writes the changes, or with compare all that differs from the kernel. It reports whether it compared.
-func (p *Proxy) program(ctx context.Context, changes []service.Change, compare bool) (compared bool, err error) {
+func (p *Proxy) program(ctx context.Context, changes []dnat.Change, compare bool) (compared bool, err error) {
 	p.ensureFamilies()
-	converted := make([]dnat.Change, len(changes))
-	for i, c := range changes {
-		converted[i] = dnat.Change{Name: c.Name(), Service: c.New}
+	for i := range changes {
+		changes[i].Service = p.weigh(changes[i].Service)
 	}
 	var errs []error
 	for _, f := range p.families {
 		f.compare = f.compare || compare
 		compared = compared || f.compare
-		if err := p.programFamily(ctx, f, converted); err != nil {
+		if err := p.programFamily(ctx, f, changes); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -261,7 +265,14 @@ func (p *Proxy) adopt(ctx context.Context, f *family) error {
 	if err != nil {
 		return err
 	}
-	u := f.table.Reset(p.tracker.All(), listing)
+	all := p.tracker.All()
+	if len(p.steered) > 0 {
+		all = slices.Clone(all)
+		for i := range all {
+			all[i] = p.weigh(all[i])
+		}
+	}
+	u := f.table.Reset(all, listing)
 	f.fresh = false
 	if err := p.syncSkeleton(ctx, f); err != nil {
 		return err
