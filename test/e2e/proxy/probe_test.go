@@ -91,12 +91,21 @@ func words(text string) answer {
 // ask sends one packet, or opens one connection, from a new port. It must run in the machine's namespace.
 func (m *machine) ask(protocol, to string, patience time.Duration) string {
 	begin := time.Now()
+	word := m.question(protocol, to, patience)
+	m.asked.Add(1)
+	if time.Since(begin) > second {
+		m.waited.Add(1)
+		if word == refused {
+			return late
+		}
+	}
+	return word
+}
+
+func (m *machine) question(protocol, to string, patience time.Duration) string {
 	conn, err := (&net.Dialer{Timeout: patience}).Dial(protocol, to)
 	if err != nil {
-		if word := verdict(err); word != refused || time.Since(begin) < second {
-			return word
-		}
-		return late
+		return verdict(err)
 	}
 	defer conn.Close()
 	if tcp, ok := conn.(*net.TCPConn); ok {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,12 +34,13 @@ type rig struct {
 
 // machine is a network namespace from which a probe can be sent.
 type machine struct {
-	name   string
-	ns     netns.Namespace
-	addrs  map[bool]netip.Addr // by: is IPv6
-	queue  chan func()
-	node   *lab.Node // nil: it is none
-	number int
+	name  string
+	ns    netns.Namespace
+	addrs map[bool]netip.Addr // by: is IPv6
+	queue chan func()
+	node  *lab.Node // nil: it is none
+
+	asked, waited atomic.Int64 // questions, and those whose answer took nearly a second: the first packet was lost
 }
 
 // The nodes, their pods, and the machines outside of the cluster, each of which sends everything through one of the nodes.

@@ -53,6 +53,11 @@ func (r *rig) scenarios(t *testing.T) {
 		failures = append(failures, r.probes(t, all, i)...)
 		t.Logf("step %d: changed in %v, probed in %v", i+1, ready.Sub(begin).Round(time.Millisecond), time.Since(ready).Round(time.Millisecond))
 	}
+	asked, waited := int64(0), int64(0)
+	for _, m := range r.machines {
+		asked, waited = asked+m.asked.Load(), waited+m.waited.Load()
+	}
+	t.Logf("%d questions asked, of which %d waited for a second packet", asked, waited)
 	for n, s := range all {
 		t.Run(s.name, func(t *testing.T) {
 			for _, f := range failures {
@@ -105,7 +110,7 @@ func (r *rig) probes(t *testing.T, all []scenario, i int) []failure {
 						if r.kind == kubeProxy && have == late && refusedLate(one.probe) {
 							have = refused
 						}
-						if took := time.Since(begin); took > 2*time.Second {
+						if took := time.Since(begin); took > 4*time.Second {
 							t.Logf("%s: %s took %v", s.name, one, took.Round(time.Millisecond))
 						}
 						if have == want {
