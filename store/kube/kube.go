@@ -126,6 +126,9 @@ func (q quiet) Enabled(ctx context.Context, _ slog.Level) bool {
 
 func (q quiet) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = slog.LevelDebug
+	if !q.Enabled(ctx, r.Level) { // errors come unasked
+		return nil
+	}
 	return q.Handler.Handle(ctx, r)
 }
 
