@@ -52,7 +52,11 @@ func differences(have, want *image) []kernel.Difference {
 		case !is.sameHook(should.chainSpec) || is.policy != should.policy:
 			add(what, "another hook or policy", "its own")
 		case !slices.EqualFunc(is.rules, should.rules, rule.equal):
-			add(what, is.text()+", other ones", should.text())
+			have := is.text()
+			if len(is.rules) == len(should.rules) {
+				have += ", other ones"
+			}
+			add(what, have, should.text())
 		}
 	}
 	for _, name := range allNames(have.sets, want.sets) {

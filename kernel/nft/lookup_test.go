@@ -43,9 +43,11 @@ func TestDifferences(t *testing.T) {
 		injury string
 		want   []kernel.Difference
 	}{
-		"as it should be":  {"", nil},
-		"table deleted":    {"delete table inet twill-hostports", []kernel.Difference{{What: "table", Have: "nothing", Want: "1 chain and 2 sets"}}},
-		"chain flushed":    {"flush chain inet twill-hostports prerouting", []kernel.Difference{{What: "chain prerouting", Have: "0 rules, other ones", Want: "1 rule"}}},
+		"as it should be": {"", nil},
+		"table deleted":   {"delete table inet twill-hostports", []kernel.Difference{{What: "table", Have: "nothing", Want: "1 chain and 2 sets"}}},
+		"chain flushed":   {"flush chain inet twill-hostports prerouting", []kernel.Difference{{What: "chain prerouting", Have: "0 rules", Want: "1 rule"}}},
+		"another rule": {"flush chain inet twill-hostports prerouting\nadd rule inet twill-hostports prerouting accept",
+			[]kernel.Difference{{What: "chain prerouting", Have: "1 rule, other ones", Want: "1 rule"}}},
 		"chain too many":   {"add chain inet twill-hostports more", []kernel.Difference{{What: "chain more", Have: "0 rules", Want: "nothing"}}},
 		"element deleted":  {"delete element inet twill-hostports ports { tcp . 80 }", []kernel.Difference{{What: "set ports", Have: "0 elements, 0 wrong", Want: "1 element, 1 missing"}}},
 		"element too many": {"add element inet twill-hostports ports { tcp . 99 : 10.5.1.7 . 80 }", []kernel.Difference{{What: "set ports", Have: "2 elements, 1 wrong", Want: "1 element, 0 missing"}}},
