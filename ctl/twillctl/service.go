@@ -84,10 +84,10 @@ func serviceName(namespace string, args []string) (store.ObjectName, error) {
 	case !qualified:
 		of, name = namespace, args[0]
 	case namespace != "" && namespace != of:
-		return store.ObjectName{}, fmt.Errorf("Service %s is not in namespace %s", args[0], namespace)
+		return store.ObjectName{}, fmt.Errorf("name %s is not in namespace %s", args[0], namespace)
 	}
 	if of == "" || name == "" || strings.Contains(name, "/") {
-		return store.ObjectName{}, fmt.Errorf("Service %q: want NAME or NAMESPACE/NAME", args[0])
+		return store.ObjectName{}, fmt.Errorf("name %q: want NAME or NAMESPACE/NAME", args[0])
 	}
 	return store.ObjectName{Namespace: of, Name: name}, nil
 }

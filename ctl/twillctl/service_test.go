@@ -64,7 +64,7 @@ func TestServiceCommand(t *testing.T) {
 		{[]string{"shop/web", "-o", "json"}, 1, []string{`"endpoint": "10.5.1.7:8080"`, `"have": "nothing"`}, ""},
 		{[]string{"db", "-o", "yaml"}, 0, []string{"differences: []\n", "sourceRanges: []\n"}, ""},
 		{[]string{"nobody"}, 1, nil, "twilld answers: default/nobody: this node knows no such Service"},
-		{[]string{"shop/web", "-n", "default"}, 1, nil, "Service shop/web is not in namespace default"},
+		{[]string{"shop/web", "-n", "default"}, 1, nil, "name shop/web is not in namespace default"},
 		{[]string{"a/b/c"}, 1, nil, "want NAME or NAMESPACE/NAME"},
 		{[]string{"-o", "xml"}, 1, nil, "want table, wide, yaml or json"},
 	}
