@@ -37,8 +37,8 @@ lint: tools ## gofmt, go vet, staticcheck
 arch: ## who may import what
 	go test ./test/arch
 
-unit: root peers ## the packages' own tests with the race detector; those that touch a kernel make their own namespaces
-	TWILL_PEERS=$(PEERS) go test -race $$(go list ./... | grep -v /test/)
+unit: root peers kube ## the packages' own tests with the race detector; those that touch a kernel make their own namespaces
+	TWILL_PEERS=$(PEERS) TWILL_KUBE=$(KUBE) go test -race $$(go list ./... | grep -v /test/)
 
 e2e: root build peers kube ## black-box tests of the built binaries in the lab, beside real flanneld and a real Kubernetes with its kube-proxy
 	TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(PEERS) go test -count=1 -timeout 20m ./test/e2e
