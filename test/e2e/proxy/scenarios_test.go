@@ -92,6 +92,8 @@ func portScenarios() []scenario {
 			probe{"d", "tcp $vip:80", "a a:9090"}),
 		after("slices merged", inside()+slice{name: "one", endpoints: "a b"}.yaml()+slice{name: "two", endpoints: "b c"}.yaml()+
 			slice{name: "three", endpoints: "d/gone"}.yaml(), probe{"d", "tcp $vip:80", "a b c"}),
+		after("an endpoint that moves from one slice to another", inside()+slice{name: "one", endpoints: "a/gone b c/draining"}.yaml()+
+			slice{name: "two", endpoints: "a b/gone c"}.yaml(), probe{"d", "tcp $vip:80", "a b c"}),
 		after("a slice of another name and another protocol", inside()+slice{name: "one", ports: "{name: other, port: 8080}", endpoints: "a"}.yaml()+
 			slice{name: "two", ports: "{port: 8080, protocol: UDP}", endpoints: "b"}.yaml(), probe{"d", "tcp $vip:80", refused}),
 	}
