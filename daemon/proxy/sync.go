@@ -207,14 +207,15 @@ func (p *Proxy) ensureFamilies() {
 	networks := p.tracker.Networks()
 	for i, of := range []kernel.TableFamily{kernel.FamilyIPv4, kernel.FamilyIPv6} {
 		c := dnat.Config{
-			Family:          of,
-			PodNetworks:     p.podNetworks(),
-			NodePodNetworks: p.host.NodePodNetworks,
-			ServiceNetworks: networks,
-			MasqueradeBit:   p.opts.Config.MasqueradeBit,
-			MasqueradeAll:   p.opts.Config.MasqueradeAll,
-			DropInvalid:     !p.opts.Config.Conntrack.BeLiberal,
-			AffinitySize:    affinitySize,
+			Family:            of,
+			PodNetworks:       p.podNetworks(),
+			NodePodNetworks:   p.host.NodePodNetworks,
+			ServiceNetworks:   networks,
+			MasqueradeBit:     p.opts.Config.MasqueradeBit,
+			MasqueradeAll:     p.opts.Config.MasqueradeAll,
+			DropInvalid:       !p.opts.Config.Conntrack.BeLiberal,
+			AffinitySize:      affinitySize,
+			MasqueradeBridged: p.host.Bridged,
 		}
 		switch {
 		case len(p.families) <= i:

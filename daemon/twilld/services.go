@@ -213,10 +213,11 @@ func (s *services) prepareHost(ipv4, ipv6 bool) error {
 		return err
 	}
 	if !ok && !s.warned {
-		s.log.Warn("br_netfilter is not loaded: a pod that is sent to a pod of its own node through a Service gets replies that are not " +
-			"translated back; run `modprobe br_netfilter` on the host and have it loaded at boot")
+		s.log.Warn("br_netfilter is not loaded: a pod that is sent to a pod of its own node through a Service appears there with the node's " +
+			"address, as its replies would not be translated back; run `modprobe br_netfilter` on the host and have it loaded at boot")
 	}
 	s.warned = !ok
+	s.set(0, func(h *proxy.Host) { h.Bridged = !ok })
 	c := s.file.Conntrack
 	return s.k.links.EnsureConntrack(linux.ConntrackSettings{
 		Max:            max(c.MaxPerCore*uint32(runtime.NumCPU()), c.Min),

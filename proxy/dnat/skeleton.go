@@ -56,14 +56,17 @@ type Config struct {
 	MasqueradeAll   bool               // connections to ClusterIPs get the node's address whoever the client is
 	// DropInvalid drops forwarded packets that belong to no connection, as conntrack sees it. A reply that is out of the window is not
 	// translated back, and would make the client reset its connection (kubernetes #74839).
-	DropInvalid  bool
-	AffinitySize uint32 // the most clients that are remembered; above, a client's address alone decides
+	DropInvalid bool
+	// MasqueradeBridged gives the node's address to connections of the node's pods to pods of the node through a Service. It is for a node without
+	// br_netfilter: what one port of the bridge sends to another does not pass netfilter there, so that replies would not be translated back.
+	MasqueradeBridged bool
+	AffinitySize      uint32 // the most clients that are remembered; above, a client's address alone decides
 }
 
 // Equal reports whether c and o make the same table.
 func (c Config) Equal(o Config) bool {
 	return c.Family == o.Family && c.MasqueradeBit == o.MasqueradeBit && c.MasqueradeAll == o.MasqueradeAll && c.DropInvalid == o.DropInvalid &&
-		c.AffinitySize == o.AffinitySize && slices.Equal(c.PodNetworks, o.PodNetworks) && slices.Equal(c.NodePodNetworks, o.NodePodNetworks) &&
+		c.AffinitySize == o.AffinitySize && c.MasqueradeBridged == o.MasqueradeBridged && slices.Equal(c.PodNetworks, o.PodNetworks) && slices.Equal(c.NodePodNetworks, o.NodePodNetworks) &&
 		slices.Equal(c.ServiceNetworks, o.ServiceNetworks)
 }
 
@@ -199,11 +202,16 @@ func (w words) fixedChains() []kernel.Chain {
 func (w words) postrouting() []kernel.Rule {
 	marked := kernel.Compare{Field: kernel.FieldMark, Mask: w.mark, Value: kernel.Datum{Number: w.mark}}
 	masquerade := kernel.Masquerade{FullyRandom: true}
-	return []kernel.Rule{
+	rules := []kernel.Rule{
 		// A slot's or member's number is still in the priority of what the node itself sends. A queueing discipline might take it for a class.
 		rule(kernel.Compare{Field: kernel.FieldPriority, Mask: scratchBit, Value: kernel.Datum{Number: scratchBit}}, kernel.SetPriority{}),
 		rule(marked, kernel.SetMark{Mask: w.mark}, masquerade),
 		rule(kernel.Compare{Field: kernel.FieldCTStatus, Mask: ctStatusDNAT, Value: kernel.Datum{Number: ctStatusDNAT}},
 			kernel.Lookup{Fields: []kernel.Operand{w.saddr, w.daddr}, Set: setHairpin}, masquerade),
 	}
+	if w.MasqueradeBridged {
+		rules = append(rules, rule(kernel.Compare{Field: kernel.FieldCTStatus, Mask: ctStatusDNAT, Value: kernel.Datum{Number: ctStatusDNAT}},
+			kernel.Lookup{Fields: []kernel.Operand{w.saddr}, Set: setNodePods}, kernel.Lookup{Fields: []kernel.Operand{w.daddr}, Set: setNodePods}, masquerade))
+	}
+	return rules
 }
