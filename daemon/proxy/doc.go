@@ -4,7 +4,7 @@
 //	                               ├──> service.Tracker ──>──┤                        ├──> kernel.BulkTables
 //	the host: addresses, networks ─┘    what Services mean   └──> dnat.Table (IPv6) ──┘
 //	                                          │
-//	                                          ├──> flusher: conntrack entries of UDP endpoints that are gone
+//	                                          ├──> flusher: conntrack entries of endpoints that are gone
 //	                                          ├──> checks: health check node ports
 //	                                          └──> Announce: addresses for routing
 //
@@ -15,6 +15,9 @@
 // An endpoint's way: its EndpointSlice arrives in Source's goroutine, which queues it and wakes the loop. The loop resolves its one
 // Service; its table moves one slot and the number of slots, three or four elements; one sendto later packets go there. Then, off that
 // path, conntrack forgets datagrams' flows to what was removed.
+//
+// Once a second, while there are Services with the schedulers lc, sed or nq, connections are counted in conntrack, and slots follow (package
+// steer says how exact that is).
 //
 // Nothing is written before the source has told all that there is, and nothing is removed when the daemon ends: connections, old and
 // new, go on while it restarts. The restarted one reads the kernel, adopts the numbers that it finds there, and writes the difference.
