@@ -188,7 +188,7 @@ func (n *proxyNode) inClient(f func() error) error { return n.client.Do(f) }
 // until calls an address until the answer is as wanted, and returns when it was. It begins anew after pause.
 func (n *proxyNode) until(to netip.AddrPort, wanted func(call) bool, pause time.Duration) (at time.Time, err error) {
 	const patience = 5 * time.Millisecond
-	for end := time.Now().Add(limit); ; {
+	for end := time.Now().Add(limit); ; time.Sleep(pause) {
 		c, err := n.call(firstClient, to, patience)
 		now := time.Now()
 		switch {
@@ -197,6 +197,5 @@ func (n *proxyNode) until(to netip.AddrPort, wanted func(call) bool, pause time.
 		case now.After(end):
 			return now, fmt.Errorf("%s: %s did not answer as it should in %s: %v", n.name, to, limit, err)
 		}
-		time.Sleep(pause)
 	}
 }

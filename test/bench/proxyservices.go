@@ -8,6 +8,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -144,7 +145,7 @@ func (r *registry) grow(ctx context.Context, n int) error {
 	return r.add(ctx, all...)
 }
 
-// add writes Services, many in a transaction.
+// add writes Services.
 func (r *registry) add(ctx context.Context, all ...madeUp) error {
 	for _, m := range all {
 		if err := r.put(ctx, m); err != nil {
@@ -159,19 +160,25 @@ func (r *registry) add(ctx context.Context, all ...madeUp) error {
 
 func (r *registry) write(ctx context.Context, key string, value []byte) error {
 	r.ops = append(r.ops, clientv3.OpPut(key, string(value)))
-	if len(r.ops) < 128 { // etcd's limit
+	if len(r.ops) < 1024 {
 		return nil
 	}
 	return r.flush(ctx)
 }
 
+// flush writes what was gathered, each key by itself: Kubernetes relies on no two objects having the same revision. What a transaction writes
+// has one, and of that, a watch that was interrupted never sees the rest.
 func (r *registry) flush(ctx context.Context) error {
-	if len(r.ops) == 0 {
-		return nil
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(64)
+	for _, op := range r.ops {
+		g.Go(func() error {
+			_, err := r.client.Do(ctx, op)
+			return err
+		})
 	}
-	_, err := r.client.Txn(ctx).Then(r.ops...).Commit()
 	r.ops = r.ops[:0]
-	return err
+	return g.Wait()
 }
 
 // inKubernetes writes the objects into the API server's etcd, in the API server's own encoding: through the API, 10,000 Services take
