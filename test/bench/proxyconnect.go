@@ -117,7 +117,8 @@ func callTargets(rivals []*proxied, n int) ([]*target, error) {
 		}
 		targets = append(targets, &target{name: fmt.Sprintf("%s, %d Services", r.name, n), r: r, to: through.to, from: []netip.Addr{firstClient}})
 	}
-	past.r, past.from = rivals[len(rivals)-1], []netip.Addr{firstClient}
+	// From another address: a port that a connection through a Service has had lately would be translated.
+	past.r, past.from = rivals[len(rivals)-1], []netip.Addr{addrAfter(firstClient, 1)}
 	return append(targets, past), nil
 }
 
