@@ -1,13 +1,17 @@
 // Command bench measures Twill beside its peers in one run and prints the ratios.
 //
-//	go run ./test/bench [-only cni,peers,join,idle,ipam,overlay,bgp-restart,bgp-prefixes,bgp-bfd,bgp-cold,bgp-throughput,bgp-mesh] [-quick]
+//	go run ./test/bench [-only cni,peers,join,idle,ipam,overlay,bgp-restart,bgp-prefixes,bgp-bfd,bgp-cold,bgp-throughput,bgp-mesh,
+//		proxy-sync,proxy-change,proxy-connect,proxy-affinity,proxy-memory] [-quick]
 //
-// It needs root, the built programs (TWILL_BIN, default bin/) and the peers' programs (TWILL_PEERS, default .cache/peers):
-// `make bench` sees to both. Each measurement runs in namespaces of its own: bench starts itself again in a fresh
+// It needs root, the built programs (TWILL_BIN, default bin/) and the peers' programs (TWILL_PEERS, default .cache/peers; TWILL_KUBE,
+// default .cache/kube): `make bench` sees to all of them. Each measurement runs in namespaces of its own: bench starts itself again in a fresh
 // network and mount namespace (sandbox.go), so that nothing of the machine is touched and nothing is left.
 //
 // The bgp- scenarios are labs of ctl/lab that route, with BIRD and FRR on machines beside the nodes (bgplab.go). What a rival has done is read from
 // the kernel's own notifications in its namespace (bgproutes.go), never by asking the rival.
+//
+// The proxy- scenarios have a real API server and real kube-proxies (test/kubetest), each on a new node with a client in front of it and all
+// endpoints behind it (proxynode.go). What is measured is what packets see.
 //
 // overlay and bgp-throughput show what of the way between pods is the kernel's: they make the same way by hand, with ip, bridge, nft and tc (byhand.go).
 //
