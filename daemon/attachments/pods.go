@@ -78,7 +78,7 @@ const (
 func (f *PodFeed) Run(ctx context.Context, changed <-chan struct{}) error {
 	var last []*store.Pod
 	known := map[kernel.PodOwner]Record{} // as they were before they were damaged
-	published, soon := false, false // soon: a look is due within feedDelay
+	published, soon := false, false       // soon: a look is due within feedDelay
 	look := time.NewTimer(0)
 	defer look.Stop()
 	for {

@@ -129,7 +129,6 @@ type rig struct {
 	log      *lines
 	registry *prometheus.Registry
 	config   *config.Config
-	announce func([]string)
 	proxy    *Proxy
 	stop     func()
 }

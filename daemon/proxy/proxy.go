@@ -51,12 +51,13 @@ type Host struct {
 	NodePodNetworks []netip.Prefix // of this node
 	Addrs           []netip.Addr   // the node's own, one of each family
 	NodePortAddrs   []netip.Addr   // where node ports answer
+	Zone            string         // the node's topology zone, unless the source of Services tells it
 	// Bridged: packets between pods of the node do not pass netfilter; see dnat.Config.MasqueradeBridged.
 	Bridged bool
 }
 
 func (h *Host) equal(o *Host) bool {
-	return h.Bridged == o.Bridged && slices.Equal(h.PodNetworks, o.PodNetworks) && slices.Equal(h.NodePodNetworks, o.NodePodNetworks) &&
+	return h.Bridged == o.Bridged && h.Zone == o.Zone && slices.Equal(h.PodNetworks, o.PodNetworks) && slices.Equal(h.NodePodNetworks, o.NodePodNetworks) &&
 		slices.Equal(h.Addrs, o.Addrs) && slices.Equal(h.NodePortAddrs, o.NodePortAddrs)
 }
 

@@ -117,7 +117,7 @@ func (p *Proxy) sync(ctx context.Context, in inbox) error {
 	p.unwritten.add(in)
 	if in.host != nil && (p.host == nil || !p.host.equal(in.host)) {
 		p.host = in.host
-		p.tracker.SetNode(service.Node{Name: p.opts.NodeName, Addrs: p.host.Addrs, NodePortAddrs: p.host.NodePortAddrs,
+		p.tracker.SetNode(service.Node{Name: p.opts.NodeName, Zone: p.host.Zone, Addrs: p.host.Addrs, NodePortAddrs: p.host.NodePortAddrs,
 			MasqueradeAll: p.opts.Config.MasqueradeAll, Scheduler: p.opts.Config.Scheduler})
 	}
 	if p.host == nil || !p.tracker.Complete() {

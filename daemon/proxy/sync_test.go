@@ -91,8 +91,9 @@ func TestLeftoversStayUntilTheFirstReset(t *testing.T) {
 	r.tell(gone("web"), svc("new", 9)) // no reset
 	r.until("the loop to have taken it", func() bool { r.proxy.mu.Lock(); defer r.proxy.mu.Unlock(); return r.proxy.in.changes == nil })
 	r.proxy.state.Lock() // a sync that had begun has ended
+	now := dump(tables)
 	r.proxy.state.Unlock()
-	if diff := cmp.Diff(before, dump(tables)); diff != "" || tables.Writes() != writes {
+	if diff := cmp.Diff(before, now); diff != "" || tables.Writes() != writes {
 		t.Errorf("written before the first reset: %s", diff)
 	}
 	if r.proxy.Ready() == nil {

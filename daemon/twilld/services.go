@@ -36,7 +36,8 @@ type services struct {
 	k    kernels
 	log  *slog.Logger
 
-	routes *routing // which announces the addresses of Services
+	datastore *etcd.Store
+	routes    *routing // which announces the addresses of Services
 
 	proxy *proxy.Proxy // nil: off
 
@@ -61,7 +62,7 @@ type neighbours struct {
 
 // openServices reads the file and makes the proxy. Services come from the Kubernetes API when a kubeconfig is given, else from etcd.
 func openServices(cfg *config.Config, k kernels, with neighbours, log *slog.Logger) (*services, error) {
-	s := &services{cfg: cfg, k: k, routes: with.routes, log: log}
+	s := &services{cfg: cfg, k: k, datastore: with.datastore, routes: with.routes, log: log}
 	if cfg.Proxy == "off" {
 		return s, nil
 	}
@@ -124,8 +125,25 @@ func (s *services) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.proxy.Run(ctx) })
+	if s.cfg.Kubeconfig == "" {
+		g.Go(func() error { return s.followZone(ctx) })
+	}
 	return g.Wait()
 }
+
+// followZone tells the node's zone, which without Kubernetes is a label of its record in etcd.
+func (s *services) followZone(ctx context.Context) error {
+	err := s.datastore.WatchNode(ctx, s.cfg.NodeName, func(r store.NodeRecord) {
+		s.set(0, func(h *proxy.Host) { h.Zone = r.Labels[zoneLabel] })
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("watch the node's record for its zone: %w", err)
+}
+
+// zoneLabel is a well-known label of Kubernetes.
+const zoneLabel = "topology.kubernetes.io/zone"
 
 // about is what the daemon's socket answers of.
 func (s *services) about() api.Services {
