@@ -165,14 +165,7 @@ func verdict(err error) string {
 
 // get returns what a health check says.
 func (m *machine) get(url string) string {
-	client := &http.Client{Timeout: hesitant, Transport: &http.Transport{DisableKeepAlives: true,
-		Dial: func(network, address string) (conn net.Conn, err error) { // on another goroutine
-			err = m.ns.Do(func() error {
-				conn, err = net.DialTimeout(network, address, hesitant)
-				return err
-			})
-			return conn, err
-		}}}
+	client := &http.Client{Timeout: hesitant, Transport: &http.Transport{DisableKeepAlives: true, DialContext: m.ns.Dial}}
 	response, err := client.Get("http://" + url)
 	if err != nil {
 		return verdict(err)
