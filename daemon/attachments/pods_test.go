@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,28 +69,33 @@ func TestPods(t *testing.T) {
 
 func TestPodFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards the three, which the feed's goroutine uses too
 		var records []Record
 		var fail error
 		var published [][]*store.Pod
 		changed := make(chan struct{}, 1)
 		f := &PodFeed{Network: "twill", Node: "n1", Log: slog.New(slog.DiscardHandler),
-			Records: func() ([]Record, error) { return records, fail }, Publish: func(pods []*store.Pod) { published = append(published, pods) }}
+			Records: func() ([]Record, error) { mu.Lock(); defer mu.Unlock(); return records, fail },
+			Publish: func(pods []*store.Pod) { mu.Lock(); defer mu.Unlock(); published = append(published, pods) }}
+		set := func(next []Record, err error) { mu.Lock(); defer mu.Unlock(); records, fail = next, err }
 		ctx, cancel := context.WithCancel(t.Context())
-		fail = errors.New("injected")
+		set(nil, errors.New("injected"))
 		ended := make(chan error)
 		go func() { ended <- f.Run(ctx, changed) }()
 		expect := func(what string, times, pods int) {
 			t.Helper()
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if len(published) != times || times > 0 && len(published[times-1]) != pods {
 				t.Fatalf("%s: published %v", what, published)
 			}
 		}
 		expect("records cannot be read", 0, 0)
-		fail = nil
+		set(nil, nil)
 		expect("none", 1, 0)
-		change := func(next ...Record) { records = next; changed <- struct{}{} }
+		change := func(next ...Record) { set(next, nil); changed <- struct{}{} }
 		one, two := attached("c1", "eth0", "a/b", "10.244.1.2/24"), attached("c2", "eth0", "a/c", "10.244.1.3/24")
 		change(one)
 		expect("one", 2, 1)
@@ -103,7 +109,7 @@ func TestPodFeed(t *testing.T) {
 		expect("damage", 3, 2)
 		change(one)
 		expect("one is left", 4, 1)
-		records = nil
+		set(nil, nil)
 		time.Sleep(resyncEvery)
 		expect("a change that was not told", 5, 0)
 		cancel()

@@ -35,9 +35,11 @@ func example(t *testing.T, expression string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile(expression).FindStringSubmatch(string(data))
+	const heading = "## Example: top-of-rack routers"
+	_, section, _ := strings.Cut(string(data), heading)
+	found := regexp.MustCompile(expression).FindStringSubmatch(section)
 	if found == nil {
-		t.Fatalf("docs/bgp.md has nothing like %s", expression)
+		t.Fatalf("docs/bgp.md has nothing like %s below %q", expression, heading)
 	}
 	return found[1]
 }
