@@ -86,6 +86,7 @@ type Proxy struct {
 	weights   weights                               // of their endpoints
 	failed    string                                // the error that was logged last
 	compared  time.Duration                         // how long the last comparison took
+	endpoints int                                   // of all frontends
 	programs  uint64                                // how often the kernel was written to, or compared
 }
 

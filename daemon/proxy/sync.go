@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -28,6 +29,9 @@ const (
 
 	// affinitySize is how many clients are remembered in each family.
 	affinitySize = 1 << 18
+
+	// manyEndpoints is how many endpoints make a comparison with the kernel leave garbage worth returning: some tens of MiB.
+	manyEndpoints = 10_000
 
 	// driftSpacing bounds what it costs when another program keeps changing our tables.
 	driftSpacing = 200 * time.Millisecond
@@ -171,6 +175,9 @@ func (p *Proxy) written(now time.Time, compared bool) {
 	p.stale = nil
 	if compared {
 		p.flusher.Sweep()
+		if p.endpoints >= manyEndpoints {
+			go debug.FreeOSMemory() // what listings and the source's first answer took would stay with the process for minutes
+		}
 	}
 	if !p.announced {
 		p.announced = true
@@ -379,7 +386,7 @@ func (p *Proxy) warn(c service.Change) {
 // count keeps the sizes up to date.
 func (p *Proxy) count(changes []service.Change) {
 	m := p.opts.Metrics
-	add := func(s *service.Service, by float64) {
+	add := func(s *service.Service, by int) {
 		if s == nil {
 			return
 		}
@@ -387,12 +394,13 @@ func (p *Proxy) count(changes []service.Change) {
 		for _, f := range s.Frontends {
 			endpoints += len(f.Endpoints)
 		}
-		m.services.Add(by)
-		m.frontends.Add(by * float64(len(s.Frontends)))
-		m.endpoints.Add(by * float64(endpoints))
+		p.endpoints += by * endpoints
+		m.services.Add(float64(by))
+		m.frontends.Add(float64(by * len(s.Frontends)))
 	}
 	for _, c := range changes {
 		add(c.Old, -1)
 		add(c.New, 1)
 	}
+	m.endpoints.Set(float64(p.endpoints))
 }
