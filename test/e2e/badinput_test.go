@@ -73,7 +73,7 @@ func TestBadSettings(t *testing.T) {
 		{name: "a backend nobody knows", args: []string{"--backend=udp"}, names: []string{"--backend", "udp", "vxlan or bgp"}},
 		{name: "a BGP file that is not there", args: []string{"--backend=bgp", "--bgp-config=/nowhere/bgp.yaml"}, names: []string{"/nowhere/bgp.yaml"}},
 		{name: "a datastore that comes later", args: []string{"--datastore=kube"}, names: []string{"--datastore", "kube", "not available", "etcd"}},
-		{name: "the proxy that comes later", args: []string{"--proxy=nftables"}, names: []string{"--proxy", "not available", "off"}},
+		{name: "a proxy that there is not", args: []string{"--proxy=iptables"}, names: []string{"--proxy", "iptables", "off or nftables"}},
 		{name: "the policies that come later", args: []string{"--policy=on"}, names: []string{"--policy", "not available", "off"}},
 		{name: "by environment", env: "TWILLD_BACKEND=udp", names: []string{"TWILLD_BACKEND", "udp"}},
 		{name: "by file", file: "backend: udp\n", names: []string{"twilld.yaml", "backend", "udp"}},
