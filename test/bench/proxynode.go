@@ -150,7 +150,16 @@ func (n *proxyNode) call(from netip.Addr, to netip.AddrPort, patience time.Durat
 		return c, errors.Join(err, unix.Close(fd))
 	}
 	start := time.Now()
-	err = unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	for {
+		// A signal of Go's scheduler interrupts the wait, since there is a timeout; the same call again goes on waiting (connect(2)).
+		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if errors.Is(err, unix.EISCONN) {
+		err = nil
+	}
 	c.took = time.Since(start)
 	if err == nil {
 		c.reached, err = n.accept(fd)
