@@ -21,6 +21,7 @@ type diagnosis struct {
 	code, subcode uint8
 	timeout       bool // an attempt to connect was not answered
 	connected     bool // an attempt to connect was, and an OPEN was sent; this has no text
+	restarting    bool // the session is lost and its routes are kept; neither has this
 }
 
 // tap is the handler of the library's log. It passes records on, two levels lower since the package tells ups and downs itself, and it picks up
@@ -74,7 +75,8 @@ func (t *tap) Handle(ctx context.Context, r slog.Record) error {
 		d.timeout = strings.HasSuffix(failure, os.ErrDeadlineExceeded.Error()) // the library logs the text alone
 	}
 	d.connected = r.Message == "outgoing connection established"
-	if (d.text != "" || d.connected) && peer.IsValid() {
+	d.restarting = r.Message == "peer graceful restart"
+	if (d.text != "" || d.connected || d.restarting) && peer.IsValid() {
 		t.tell(peer, d)
 	}
 
