@@ -228,12 +228,23 @@ func (h *Handle) adjustLink(ctx context.Context, want kernel.Link, dev netlink.L
 	if err := h.writeSysctls(want.Name, want.Sysctls); err != nil {
 		return err
 	}
+	ownAddress, err := h.watchLinkLocal(want, dev)
+	if err != nil {
+		return err
+	}
+	defer ownAddress.close()
 	if err := h.adjustDevice(want, dev); err != nil {
 		return err
 	}
 	if want.Bridge != nil && want.Bridge.PortAliasPrefix != "" {
-		if err := h.ensurePorts(ctx, *want.Bridge, dev); err != nil {
+		ports, err := h.ensurePorts(ctx, *want.Bridge, dev)
+		if err != nil {
 			return errors.Join(err, h.ensureAddresses(ctx, dev, want.Addresses))
+		}
+		if ports > 0 { // without one a bridge has no carrier, and no use for an address of its own
+			if err := ownAddress.await(); err != nil {
+				return err
+			}
 		}
 	}
 	if err := h.ensureAddresses(ctx, dev, want.Addresses); err != nil {

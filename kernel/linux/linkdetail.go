@@ -71,11 +71,12 @@ func portsFor(aliasPrefix string, bridge int32, all []linkMessage) []linkMessage
 	return ports
 }
 
-// ensurePorts puts the bridge's ports back on it and sets their hairpin mode. A port that is removed meanwhile is no error.
-func (h *Handle) ensurePorts(ctx context.Context, want kernel.Bridge, dev netlink.Link) error {
+// ensurePorts puts the bridge's ports back on it, sets their hairpin mode, and returns how many there are. A port that is removed meanwhile is no
+// error.
+func (h *Handle) ensurePorts(ctx context.Context, want kernel.Bridge, dev netlink.Link) (int, error) {
 	all, err := dumpLinks(ctx, h.conn)
 	if err != nil {
-		return fmt.Errorf("list ports: %w", err)
+		return 0, fmt.Errorf("list ports: %w", err)
 	}
 	bridge := dev.Attrs().Index
 	ports := portsFor(want.PortAliasPrefix, int32(bridge), all)
@@ -98,7 +99,7 @@ func (h *Handle) ensurePorts(ctx context.Context, want kernel.Bridge, dev netlin
 	for _, l := range ports {
 		errs = append(errs, h.settle(int(l.index)))
 	}
-	return errors.Join(append(errs, h.settle(bridge))...)
+	return len(ports), errors.Join(append(errs, h.settle(bridge))...)
 }
 
 // settle makes the kernel run its deferred link watch for a link now, by asking for the link (since 6.9: linkwatch_sync_dev in

@@ -24,7 +24,7 @@ type podNetns struct {
 	path   string
 	fd     int
 	sock   *socket     // nil until it is needed
-	locals *localWatch // from ConfigurePod to Announce, when the pod has an IPv6 address
+	locals *LocalWatch // from ConfigurePod to Announce, when the pod has an IPv6 address
 }
 
 // Open returns a handle on the network namespace of the calling thread.
@@ -53,7 +53,7 @@ func (h *Handle) closePod() {
 		h.pod.sock.close()
 	}
 	if h.pod.locals != nil {
-		h.pod.locals.close()
+		h.pod.locals.Close()
 	}
 	_ = unix.Close(h.pod.fd)
 	h.pod = nil

@@ -15,15 +15,15 @@ import (
 // within some. When hundreds of pods start together it takes seconds, which no ADD should spend: the addresses come by themselves.
 const localPatience = 100 * time.Millisecond
 
-// localWatch waits for the moment from which a network namespace takes packets to an IPv6 address of its own.
+// LocalWatch waits for the moment from which a network namespace takes packets to an IPv6 address of its own.
 //
 // The kernel puts an address's local route into its table in a work queue, without duplicate address detection too (addrconf_dad_work); until
 // then a packet to the address is dropped. It tells of the address itself a little earlier (RTM_NEWADDR, in __ipv6_ifa_notify), and
 // of the route when that is in place (RTM_NEWROUTE, at the end of fib6_add). The latter is what the watch listens to.
-type localWatch struct{ fd int }
+type LocalWatch struct{ fd int }
 
-// watchLocals opens a watch on the network namespace of the calling thread. It sees what comes from now on.
-func watchLocals() (*localWatch, error) {
+// WatchLocals opens a watch on the network namespace of the calling thread. It sees what comes from now on.
+func WatchLocals() (*LocalWatch, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink socket: %w", err)
@@ -32,14 +32,21 @@ func watchLocals() (*localWatch, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("listen to changes of IPv6 routes: %w", err)
 	}
-	return &localWatch{fd}, nil
+	return &LocalWatch{fd}, nil
 }
 
-func (w *localWatch) close() { _ = unix.Close(w.fd) }
+// Close ends the watch.
+func (w *LocalWatch) Close() { _ = unix.Close(w.fd) }
+
+// Await returns when the addresses that are IPv6, and were added since the watch was opened, are in use, and also, without an error, when
+// patience has passed or notifications were lost.
+func (w *LocalWatch) Await(addresses []netip.Prefix, patience time.Duration) error {
+	return w.await(nil, addresses, patience)
+}
 
 // await returns when all IPv6 ones of the addresses, which were added since the watch was opened, are in use, and also, without an error, when
-// patience has passed. s is a socket of the same namespace; it is asked when notifications were lost.
-func (w *localWatch) await(s *socket, addresses []netip.Prefix, patience time.Duration) error {
+// patience has passed. s is a socket of the same namespace, which is asked when notifications were lost; nil: they were enough.
+func (w *LocalWatch) await(s *socket, addresses []netip.Prefix, patience time.Duration) error {
 	var missing []netip.Addr
 	for _, p := range addresses {
 		if p.Addr().Is6() {
@@ -54,6 +61,9 @@ func (w *localWatch) await(s *socket, addresses []netip.Prefix, patience time.Du
 		case nil:
 			missing = withoutLocals(missing, buf[:n])
 		case unix.ENOBUFS:
+			if s == nil {
+				return nil
+			}
 			if missing, err = s.notLocal(missing); err != nil {
 				return err
 			}

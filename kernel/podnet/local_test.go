@@ -43,9 +43,9 @@ func TestAwaitLocals(t *testing.T) {
 	for _, given := range [][]string{{"fd00::1/64"}, {"fd00::1/64", "fd00:1::1/128"}, {"fd00:1::1/128", "fd00::1/64"}} {
 		t.Run(fmt.Sprint(given), func(t *testing.T) {
 			inNetns(t, func(h *Handle, _, _ string) {
-				w, err := watchLocals()
+				w, err := WatchLocals()
 				check(t, err)
-				defer w.close()
+				defer w.Close()
 				want := giveLo(t, given...)
 				start := time.Now()
 				check(t, w.await(h.host, append(want, netip.MustParsePrefix("10.0.0.1/24")), 10*time.Second))
@@ -65,9 +65,9 @@ func TestAwaitLocals(t *testing.T) {
 // A notification that is lost is made up for by asking.
 func TestAwaitLocalsAfterLoss(t *testing.T) {
 	inNetns(t, func(h *Handle, _, _ string) {
-		w, err := watchLocals()
+		w, err := WatchLocals()
 		check(t, err)
-		defer w.close()
+		defer w.Close()
 		check(t, unix.SetsockoptInt(w.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1))
 		lo, err := netlink.LinkByName("lo")
 		check(t, err)
@@ -99,9 +99,9 @@ func TestAwaitLocalsAfterLoss(t *testing.T) {
 // An address that never comes into use holds an ADD up for a bounded time, and is no error.
 func TestAwaitLocalsGivesUp(t *testing.T) {
 	inNetns(t, func(h *Handle, _, _ string) {
-		w, err := watchLocals()
+		w, err := WatchLocals()
 		check(t, err)
-		defer w.close()
+		defer w.Close()
 		const patience = 20 * time.Millisecond
 		start := time.Now()
 		check(t, w.await(h.host, []netip.Prefix{netip.MustParsePrefix("fd00::1/64")}, patience))

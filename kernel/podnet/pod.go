@@ -33,7 +33,7 @@ func (h *Handle) ConfigurePod(netns string, c kernel.PodConfig) error {
 			b.addAddress(a, l.index, c.IfName)
 		}
 		if hasIPv6(c.Addresses) && h.pod.locals == nil {
-			if h.pod.locals, err = watchLocals(); err != nil { // before the first can come; Announce waits for the last
+			if h.pod.locals, err = WatchLocals(); err != nil { // before the first can come; Announce waits for the last
 				return err
 			}
 		}
@@ -151,7 +151,7 @@ func (h *Handle) Announce(netns, hostLink string, c kernel.PodConfig) error {
 			return nil
 		}
 		h.pod.locals = nil
-		defer watch.close()
+		defer watch.Close()
 		return watch.await(s, c.Addresses, localPatience)
 	})
 }

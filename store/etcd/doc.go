@@ -3,6 +3,7 @@
 //	<prefix>/config                  the network configuration, written by the operator
 //	<prefix>/subnets/10.5.52.0-24    a node's record (see store.Subnets.Key), attached to an etcd lease of LeaseTTL
 //	<prefix>/nodes/<name>            what the operator says of a node (see store.ParseNodeRecord); flannel does not look there
+//	<prefix>/registry/history        a random text that tells this etcd from one that was wiped
 //
 // Beside them, for hosts without Kubernetes, are Services:
 //
@@ -31,7 +32,8 @@
 // subnet, and a dual-stack claim is checked afterwards for its IPv6 subnet (the older record stays).
 //
 // The store probes etcd every two seconds. Health goes by the probe's answers; they also tell an etcd that was restored from a
-// backup or wiped: its revisions go back, which a watch does not notice by itself. That starts a new epoch:
+// backup or wiped, which a watch does not notice by itself: its revisions go back, or <prefix>/registry/history, a random text that the first
+// node writes, is gone or another. That starts a new epoch:
 // everything is read again, nodes claim their subnets again, and leases that vanished with the old history hold on until their nodes
 // had the time for it (holdover.go), so that nobody removes peers that are alive. The same goes for leases that expired in a long
 // outage, when no node could renew its own.

@@ -70,6 +70,13 @@ func (h *harness) open() *Store {
 
 func (h *harness) Start() {
 	h.t.Helper()
+	h.boot()
+	h.mend()
+}
+
+// boot starts etcd without letting the stores reach it.
+func (h *harness) boot() {
+	h.t.Helper()
 	cfg := embed.NewConfig()
 	cfg.Dir = filepath.Join(h.dir, "data")
 	cfg.Name = "test"
@@ -93,7 +100,6 @@ func (h *harness) Start() {
 		h.t.Fatal(err)
 	}
 	h.connect()
-	h.proxy.start(h.target())
 }
 
 // connect gives the test a client of its own, past the proxy.
@@ -146,10 +152,17 @@ func (h *harness) end() {
 }
 
 func (h *harness) Wipe(config string) {
+	h.renew()
+	h.mend()
+	h.SetNetwork(config)
+}
+
+// renew ends etcd and starts one without data, which the stores cannot reach yet.
+func (h *harness) renew() {
+	h.t.Helper()
 	h.Stop()
 	h.must(os.RemoveAll(filepath.Join(h.dir, "data")))
-	h.Start()
-	h.SetNetwork(config)
+	h.boot()
 }
 
 func (h *harness) ctx() context.Context {

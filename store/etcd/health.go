@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -33,6 +34,7 @@ type health struct {
 	longOver time.Time // when the last long outage was found to be over
 	err      error     // of the last probe
 	revision int64     // the highest of this epoch
+	history  string    // the mark of this epoch's; "" until it was read
 	epoch    context.Context
 	endEpoch context.CancelFunc
 }
@@ -84,9 +86,15 @@ func (h *health) seen() int64 {
 	return h.revision
 }
 
+// reading is what a probe read.
+type reading struct {
+	revision int64
+	history  string // the mark; "" when it may not be read or written
+}
+
 // probed notes the outcome of a probe that began when the revision before had been seen. The probe's read is linearizable: within one
-// history of etcd its revision is not lower. When it is, probed starts a new epoch and reports true.
-func (h *health) probed(before, revision int64, err error) (reset bool) {
+// history of etcd its revision is not lower, and its mark is the same. When either is not so, probed starts a new epoch and reports true.
+func (h *health) probed(before int64, got reading, err error) (reset bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.err = err
@@ -94,12 +102,15 @@ func (h *health) probed(before, revision int64, err error) (reset bool) {
 		return false
 	}
 	h.heard()
-	if reset = revision < before; reset {
+	if reset = got.revision < before || h.history != "" && got.history != "" && h.history != got.history; reset {
 		h.endEpoch()
 		h.epoch, h.endEpoch = context.WithCancel(context.Background())
 		h.revision = 0
 	}
-	h.revision = max(h.revision, revision)
+	h.revision = max(h.revision, got.revision)
+	if got.history != "" {
+		h.history = got.history
+	}
 	return reset
 }
 
@@ -116,12 +127,12 @@ func (s *Store) probe() {
 	healthy := false
 	for {
 		before := s.health.seen()
-		revision, err := s.ask()
+		got, err := s.ask()
 		if s.ctx.Err() != nil {
 			return
 		}
-		if s.health.probed(before, revision, err) {
-			s.log.Warn("etcd's revisions went back: it was restored or wiped; everything is read again", "revision", revision)
+		if s.health.probed(before, got, err) {
+			s.log.Warn("etcd is not the one that it was: it was restored or wiped; everything is read again", "revision", got.revision)
 		}
 		if errors.Is(err, rpctypes.ErrAuthFailed) && s.cfg.PasswordFile != "" {
 			_ = s.disconnect() // the next client reads the file again: the password may have been changed
@@ -134,7 +145,7 @@ func (s *Store) probe() {
 				s.log.Warn("etcd does not answer", "etcd", s.cfg, "err", err)
 			}
 		case !healthy:
-			s.log.Info("etcd answers", "etcd", s.cfg, "revision", revision)
+			s.log.Info("etcd answers", "etcd", s.cfg, "revision", got.revision)
 		}
 		healthy = err == nil
 		if !sleep(s.ctx, pause) {
@@ -149,16 +160,43 @@ func (h *health) end() {
 	h.endEpoch()
 }
 
-func (s *Store) ask() (int64, error) {
+// ask reads the mark, and makes one where there is none. Whoever may not do either goes by the revision alone.
+func (s *Store) ask() (reading, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, probeTimeout)
 	defer cancel()
 	cli, err := s.client()
 	if err != nil {
-		return 0, err
+		return reading{}, err
 	}
-	resp, err := cli.Get(ctx, s.configKey(), clientv3.WithCountOnly())
-	if err != nil {
-		return 0, fmt.Errorf("probe %s: %w", s.configKey(), err)
+	key := s.historyKey()
+	resp, err := cli.Get(ctx, key)
+	if errors.Is(err, rpctypes.ErrPermissionDenied) {
+		key = s.configKey()
+		resp, err = cli.Get(ctx, key, clientv3.WithCountOnly())
 	}
-	return resp.Header.Revision, nil
+	switch {
+	case err != nil:
+		return reading{}, fmt.Errorf("probe %s: %w", key, err)
+	case len(resp.Kvs) != 0:
+		return reading{resp.Header.Revision, string(resp.Kvs[0].Value)}, nil
+	case key != s.historyKey():
+		return reading{resp.Header.Revision, ""}, nil
+	}
+	mark := rand.Text()
+	made, err := cli.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).
+		Then(clientv3.OpPut(key, mark)).Else(clientv3.OpGet(key)).Commit()
+	switch {
+	case errors.Is(err, rpctypes.ErrPermissionDenied):
+		return reading{resp.Header.Revision, ""}, nil
+	case err != nil:
+		return reading{}, fmt.Errorf("mark etcd's history with %s: %w", key, err)
+	case !made.Succeeded: // another node was faster
+		if kvs := made.Responses[0].GetResponseRange().Kvs; len(kvs) != 0 {
+			mark = string(kvs[0].Value)
+		}
+	}
+	return reading{made.Header.Revision, mark}, nil
 }
+
+// historyKey is where the mark is: a random text that the first node writes. An etcd without it, or with another, is another one than before.
+func (s *Store) historyKey() string { return s.cfg.Prefix + "/registry/history" }

@@ -250,7 +250,7 @@ func TestDisturbedWhileListing(t *testing.T) {
 	}{
 		{"compacted", func(w *world, _ *Store) { w.Compact() }},
 		{"disconnected", func(w *world, _ *Store) { w.cut(); w.set(late, 5002); w.mend() }},
-		{"history changed", func(_ *world, s *Store) { s.health.probed(1<<40, 1, nil) }},
+		{"history changed", func(_ *world, s *Store) { s.health.probed(1<<40, reading{revision: 1}, nil) }},
 		{"client replaced", func(_ *world, s *Store) { _ = s.disconnect() }},
 	}
 	for _, test := range tests {

@@ -27,28 +27,6 @@ func etcdClient(t *testing.T, l *lab.Lab) *clientv3.Client {
 	return client
 }
 
-// seenByAll moves etcd's revision on and has every node see it, by publishing a pod. A new etcd is known by revisions that are lower than
-// those which a node has seen; of an etcd that has just been born, it may have seen too few.
-func seenByAll(t *testing.T, l *lab.Lab, revisions int) {
-	t.Helper()
-	for range revisions {
-		put(t, l, "/elsewhere", "")
-	}
-	for _, n := range l.Nodes() {
-		name := n.Name + "-seen"
-		_, err := n.AddPod(t.Context(), lab.PodOptions{Name: name})
-		must(t, err)
-		key := lab.EtcdPrefix + "/registry/pods/" + n.Name + "/default/" + name
-		within(t, enough, func() error {
-			answer, err := etcdClient(t, l).Get(t.Context(), key)
-			if err == nil && answer.Count == 0 {
-				err = errors.New("the pod is not published")
-			}
-			return err
-		})
-	}
-}
-
 func put(t *testing.T, l *lab.Lab, key, value string) {
 	t.Helper()
 	_, err := etcdClient(t, l).Put(t.Context(), key, value)
@@ -348,7 +326,6 @@ func TestEtcdLosesLeases(t *testing.T) {
 			must(t, l.SetNetworkConfig(t.Context(), config(l)))
 		}},
 		{"a new etcd", func(t *testing.T, l *lab.Lab, _ string) {
-			seenByAll(t, l, 100)
 			must(t, l.Etcd().Kill(t.Context()))
 			must(t, os.RemoveAll(filepath.Join(l.Dir(), "etcd", "data")))
 			must(t, os.Mkdir(filepath.Join(l.Dir(), "etcd", "data"), 0o700))
