@@ -21,7 +21,10 @@ type diagnosis struct {
 	code, subcode uint8
 	timeout       bool // an attempt to connect was not answered
 	connected     bool // an attempt to connect was, and an OPEN was sent; this has no text
-	restarting    bool // the session is lost and its routes are kept; neither has this
+	// restarting: the session is lost and its routes are kept. It has no text, and is told for the lock that whoever is told takes: the
+	// library marks the routes as stale right after this, by the same goroutine, and has read the mark without a lock when it told of
+	// them (toPathApiUtil in WatchEvent). Each path that it tells of goes through sessions.heard, so the lock puts one after the other.
+	restarting bool
 }
 
 // tap is the handler of the library's log. It passes records on, two levels lower since the package tells ups and downs itself, and it picks up

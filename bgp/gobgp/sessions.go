@@ -166,15 +166,11 @@ func (s *sessions) reset() {
 }
 
 // diagnose is the tap's.
-//
-// That the routes of a lost session are kept is no news for it, but the lock is: the library marks those routes as stale right after it has logged
-// so, by the same goroutine, and has read the mark without a lock when it told of them (toPathApiUtil in WatchEvent). Each path it tells of
-// goes through heard, so the lock puts the one after the other.
 func (s *sessions) diagnose(addr netip.Addr, d diagnosis) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d.restarting {
-		return
+		return // the lock was all
 	}
 	p := s.peers[addr]
 	if p == nil {
