@@ -17,6 +17,9 @@ import (
 // steerEvery is the interval at which connections are counted for schedulers that go by them.
 const steerEvery = time.Second
 
+// burstFading is what part of a burst is still expected an interval later: half of it after half a minute.
+const burstFading = 0.98
+
 // countApart is for how many frontends the kernel is asked one by one, which has it walk its table for each but copies nothing else. Above, one
 // listing of a protocol serves all.
 const countApart = 8
@@ -39,6 +42,7 @@ type tally struct {
 	fresh   int     // that were not there the last time, ...
 	lasting int     // and are open
 	rate    float64 // of arrivals in an interval, smoothed
+	burst   float64 // the most that came in an interval and lasted, fading
 }
 
 func newTally() *tally { return &tally{ids: map[uint32]struct{}{}, open: map[netip.AddrPort]int{}} }
@@ -64,9 +68,12 @@ func (t *tally) add(f conntrack.Flow, before *tally) {
 // load says what the next interval will be like, if it is like the last one.
 func (t *tally) load(before *tally) steer.Load {
 	l := steer.Load{Staying: 1, Lasting: 1}
-	if before == nil {
-		return l // nothing is known of how long connections last
+	if before == nil { // nothing is known of when they came, nor of how long they last
+		l.Burst = float64(t.all)
+		return l
 	}
+	t.burst = max(float64(t.lasting), before.burst*burstFading)
+	l.Burst = t.burst
 	t.rate = float64(t.fresh)
 	if before.rate > 0 {
 		t.rate = (t.rate + before.rate) / 2

@@ -10,6 +10,9 @@
 // interval, hardly any stays, and the weights become those that the Service's author gave: what is open at the moment says
 // nothing of who will be busy then, and to send everybody to the one who is idle now would overload it.
 //
+// What comes in bursts is expected to come again for a while. So that the first burst does not all go to the endpoint that is behind by one
+// connection, at least as many are expected as there are endpoints.
+//
 // How balanced that is: with lasting connections, the counts differ by what chance does in one interval (the square root of an endpoint's
 // arrivals in it), however long it goes on; with the scheduler random, the difference grows without end. An endpoint always keeps one slot,
 // at most a sixteenth of its even share.

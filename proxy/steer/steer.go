@@ -19,6 +19,7 @@ type Load struct {
 	Arrivals float64 // connections that come
 	Lasting  float64 // what part of those is open at its end, 0 to 1
 	Staying  float64 // what part of the connections that are open now is open at its end, 0 to 1
+	Burst    float64 // connections that may come beyond what is expected, and last
 }
 
 // Steers reports whether a scheduler goes by connections.
@@ -28,7 +29,6 @@ func Steers(s service.Scheduler) bool {
 
 // Weights returns what each endpoint is to weigh, from 1 to service.MaxWeight, in the order of endpoints.
 func Weights(s service.Scheduler, endpoints []Endpoint, l Load) []uint32 {
-	amount := max(1, l.Arrivals*l.Lasting)
 	base := make([]float64, len(endpoints))
 	gets := make([]float64, len(endpoints))
 	idle := 0
@@ -41,6 +41,13 @@ func Weights(s service.Scheduler, endpoints []Endpoint, l Load) []uint32 {
 			idle++
 		}
 	}
+	// When next to nothing is expected, as much is made up for as there are endpoints: a burst that nobody expected must not all go to the one
+	// that is behind by a single connection.
+	least := len(endpoints)
+	if s == service.NeverQueue && idle > 0 {
+		least = idle
+	}
+	amount := max(float64(least), l.Arrivals*l.Lasting, l.Burst)
 	if s == service.NeverQueue && idle > 0 {
 		first := min(1, amount/float64(idle))
 		for i, e := range endpoints {

@@ -26,7 +26,10 @@ func TestWeights(t *testing.T) {
 		{"it catches up in the interval", service.LeastConnections, []Endpoint{{1, 10}, {1, 0}}, lasting(30), []uint32{21845, 43690}},
 		{"by weight", service.LeastConnections, []Endpoint{{3, 30}, {1, 10}}, lasting(8), []uint32{49151, 16384}},
 		{"short connections go by weight", service.LeastConnections, []Endpoint{{3, 90}, {1, 0}}, Load{Arrivals: 1000, Lasting: 0.01}, []uint32{49151, 16384}},
-		{"nothing comes", service.LeastConnections, []Endpoint{{1, 5}, {1, 4}, {1, 4}}, Load{Staying: 1}, []uint32{1, 32768, 32768}},
+		{"nothing comes", service.LeastConnections, []Endpoint{{1, 5}, {1, 4}, {1, 4}}, Load{Staying: 1}, []uint32{7282, 29127, 29127}},
+		{"nothing comes, and one is far behind", service.LeastConnections, []Endpoint{{1, 50}, {1, 4}, {1, 40}}, Load{Staying: 1}, []uint32{1, all, 1}},
+		{"a burst may come", service.LeastConnections, []Endpoint{{1, 8}, {1, 0}}, Load{Staying: 1, Burst: 16}, []uint32{16384, 49151}},
+		{"nq, all are idle", service.NeverQueue, []Endpoint{{9, 0}, {1, 0}}, Load{Staying: 1}, []uint32{32768, 32768}},
 		{"sed prefers the strong one", service.ShortestDelay, []Endpoint{{3, 0}, {1, 0}}, lasting(1), []uint32{all, 1}},
 		{"nq prefers the idle one", service.NeverQueue, []Endpoint{{9, 1}, {1, 0}}, lasting(1), []uint32{1, all}},
 		{"nq has more than the idle take", service.NeverQueue, []Endpoint{{1, 1}, {1, 0}}, lasting(3), []uint32{21845, 43690}},
@@ -91,7 +94,7 @@ func simulate(n, rate int, lasts float64, steered bool) float64 {
 			if prev > 0 {
 				staying = float64(now-fresh) / float64(prev)
 			}
-			weights = Weights(service.LeastConnections, endpoints, Load{float64(rate), float64(fresh) / float64(rate), staying})
+			weights = Weights(service.LeastConnections, endpoints, Load{Arrivals: float64(rate), Lasting: float64(fresh) / float64(rate), Staying: staying})
 		}
 		prev = now
 	}

@@ -33,6 +33,9 @@ func TestBehaviour(t *testing.T) {
 	t.Parallel()
 	run("the API server is away", apiServerAway)
 	run("decisions are balanced", balanced)
+	run("schedulers choose", schedulersChoose)
+	run("schedulers steer", schedulersSteer)
+	run("one address, two Services", oneAddress)
 	run("random changes", randomChanges)
 	run("a node's address changes", addressChanges)
 }

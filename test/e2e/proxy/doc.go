@@ -22,5 +22,5 @@
 // TestBehaviour is about Twill alone: connections that outlive restarts, stale datagrams, tables that others changed, an API server that is away,
 // balance, random changes. TestKilledWhileItWrites ends the daemon amid its work on 2,000 Services.
 //
-// SCTP has no sockets on the kernels that these tests run on; its frontends are looked up in the tables.
+// The kernels that these tests run on have no sockets for SCTP: it is spoken over raw ones.
 package proxy

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -33,8 +32,7 @@ const (
 // when the endpoint sees another address than the client's, or a verdict.
 type probe struct {
 	from string // a machine
-	// to is HOW ADDRESS:PORT, where HOW is tcp, udp, http (the status, the weight and the body), status, sticky and forgets (see affinity), or table
-	// sctp (see tabled).
+	// to is HOW ADDRESS:PORT, where HOW is tcp, udp, sctp, http (the status, the weight and the body), status, sticky or forgets (see affinity).
 	to   string
 	want string
 }
@@ -55,8 +53,6 @@ func (m *machine) judge(p probe) string {
 	case "status":
 		code, _, _ := strings.Cut(m.get(to), " ")
 		return code
-	case "table":
-		return m.tabled(to)
 	case "sticky", "forgets":
 		return m.affinity(protocol, to, p.want)
 	}
@@ -103,6 +99,13 @@ func (m *machine) ask(protocol, to string, patience time.Duration) string {
 }
 
 func (m *machine) question(protocol, to string, patience time.Duration) string {
+	if protocol == "sctp" {
+		at, err := netip.ParseAddrPort(to)
+		if err != nil {
+			return verdict(err)
+		}
+		return associate(at, patience)
+	}
 	conn, err := (&net.Dialer{Timeout: patience}).Dial(protocol, to)
 	if err != nil {
 		return verdict(err)
@@ -217,21 +220,4 @@ func union(a, b answer) answer {
 	all := maps.Clone(a)
 	maps.Copy(all, b)
 	return all
-}
-
-// tabled looks for a frontend in the node's tables: it stands for packets that this kernel cannot send, those of SCTP.
-func (m *machine) tabled(to string) string {
-	protocol, to, _ := strings.Cut(to, " ")
-	at, err := netip.ParseAddrPort(to)
-	if err != nil {
-		return err.Error()
-	}
-	out, err := exec.Command("nft", "list", "ruleset").Output() // a process lives in the namespace of the thread that starts it
-	if err != nil {
-		return err.Error()
-	}
-	if strings.Contains(string(out), fmt.Sprintf("%v . %s . %d ", at.Addr(), protocol, at.Port())) {
-		return "there"
-	}
-	return "not there"
 }

@@ -76,8 +76,12 @@ func portScenarios() []scenario {
 		after("UDP", service("web", dual, "ports: [{port: 53, protocol: UDP}]")+slice{ports: "{port: 8080, protocol: UDP}", endpoints: "a b c"}.yaml(),
 			probe{"a", "udp $vip:53", "a~ b c"}, probe{"node1", "udp $vip:53", "a~ b~ c~"}, probe{"out1", "udp $vip:53", "a~ b~ c~"},
 			probe{"a", "tcp $vip:53", refused}),
-		after("SCTP", service("web", dual, "ports: [{port: 7777, protocol: SCTP}]")+slice{ports: "{port: 8080, protocol: SCTP}", endpoints: "a"}.yaml(),
-			probe{"node1", "table sctp $vip:7777", "there"}, probe{"node1", "table sctp $vip:7778", "not there"}),
+		after("SCTP", service("web", dual, "type: NodePort, ports: [{port: 7777, nodePort: $np, protocol: SCTP}]")+
+			slice{ports: "{port: 8080, protocol: SCTP}", endpoints: "a c"}.yaml(),
+			probe{"a", "sctp $vip:7777", "a~ c"}, probe{"b", "sctp $vip:7777", "a c"}, probe{"node1", "sctp $vip:7777", "a~ c~"},
+			probe{"out1", "sctp $node1:$np", "a~ c~"}, probe{"a", "tcp $vip:7777", refused}, probe{"a", "sctp $vip:7778", refused}),
+		after("SCTP without endpoints", service("web", dual, "ports: [{port: 7777, protocol: SCTP}]"), probe{"a", "sctp $vip:7777", refused},
+			probe{"node1", "sctp $vip:7777", refused}),
 		after("one number, two protocols",
 			service("web", dual, "ports: [{name: u, port: 53, protocol: UDP, nodePort: $np}, {name: t, port: 53, nodePort: $np}], type: NodePort")+
 				slice{ports: "{name: u, port: 8080, protocol: UDP}, {name: t, port: 9090}", endpoints: "a c"}.yaml(),

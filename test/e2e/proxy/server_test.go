@@ -27,6 +27,7 @@ func (r *rig) makeWorld(t *testing.T) {
 			for _, port := range []uint16{8080, 9090} {
 				serve(t, m.ns, netip.AddrPortFrom(addr, port), answerOf(name, port))
 			}
+			serveSCTP(t, m.ns, netip.AddrPortFrom(addr, 8080), name)
 		}
 	}
 	for _, network := range worldNetworks {
