@@ -138,6 +138,28 @@ func serveSCTP(t *testing.T, ns netns.Namespace, at netip.AddrPort, name string)
 	})
 }
 
+// tellApart has the kernel keep ICMP errors with what they are about: a raw socket hears those of all ports.
+func tellApart(fd int, v6 bool) error {
+	if v6 {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+}
+
+// refusedPort reports whether an ICMP error that came is about what was sent from a port.
+func refusedPort(fd int, port uint16) bool {
+	buffer, control := make([]byte, 2048), make([]byte, 512)
+	for {
+		n, _, _, _, err := unix.Recvmsg(fd, buffer, control, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		if err != nil {
+			return false
+		}
+		if n >= 2 && binary.BigEndian.Uint16(buffer) == port {
+			return true
+		}
+	}
+}
+
 // associate sends an INIT and says who answers it. It must run in the machine's namespace.
 func associate(to netip.AddrPort, patience time.Duration) string {
 	v6 := to.Addr().Is6()
@@ -154,7 +176,14 @@ func associate(to netip.AddrPort, patience time.Duration) string {
 		return verdict(err)
 	}
 	port, tag := uint16(20_000+rand.IntN(40_000)), rand.Uint32()|1
-	if _, err := unix.Write(fd, sctpPacket(port, to.Port(), 0, sctpInit, tag, "")); err != nil && !errors.Is(err, syscall.EPERM) { // see greeted
+	if err := tellApart(fd, v6); err != nil {
+		return verdict(err)
+	}
+	_, err = unix.Write(fd, sctpPacket(port, to.Port(), 0, sctpInit, tag, ""))
+	for errors.Is(err, unix.ECONNREFUSED) && !refusedPort(fd, port) { // it was somebody else's, and nothing was sent
+		_, err = unix.Write(fd, sctpPacket(port, to.Port(), 0, sctpInit, tag, ""))
+	}
+	if err != nil && !errors.Is(err, syscall.EPERM) { // see greeted
 		return verdict(err)
 	}
 	buffer := make([]byte, 2048)
@@ -173,8 +202,10 @@ func associate(to netip.AddrPort, patience time.Duration) string {
 			return dropped
 		case errors.Is(err, unix.EINTR):
 			continue
-		case err != nil:
+		case err != nil && refusedPort(fd, port):
 			return verdict(err)
+		case err != nil:
+			continue
 		case b == nil || b[sctpHeader] != sctpInitAck || binary.BigEndian.Uint16(b) != to.Port() || binary.BigEndian.Uint16(b[2:]) != port ||
 			binary.BigEndian.Uint32(b[sctpTagAt:]) != tag || len(b) < sctpCookieAt+sctpParameter:
 			continue
