@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/twill-cni/twill/kernel"
 	"github.com/vishvananda/netlink"
@@ -28,12 +29,14 @@ type Handle struct {
 	netns *os.File
 	asked map[string]kernel.Link // what ApplyLinks made last, by name
 	sizes [kernel.NumKinds]int   // entries in the last dump of each kind, to allocate once
+
+	patience time.Duration // linkLocalPatience, but for tests
 }
 
 // Open opens a Handle on the caller's current network namespace. A goroutine that has switched its thread to another
 // namespace must be locked to the thread.
 func Open(log *slog.Logger) (*Handle, error) {
-	h := &Handle{log: log, asked: map[string]kernel.Link{}}
+	h := &Handle{log: log, asked: map[string]kernel.Link{}, patience: linkLocalPatience}
 	if err := h.open(); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}

@@ -17,7 +17,7 @@ import (
 
 // linkLocalPatience is how long the IPv6 addresses of a bridge wait for its own link-local one, which is there within a millisecond on an idle
 // node. With another net.ipv6.conf.*.addr_gen_mode than EUI-64 it is another address, and all of it passes.
-const linkLocalPatience = 50 * time.Millisecond
+const linkLocalPatience = 100 * time.Millisecond
 
 // linkLocalWatch waits until a bridge that is set up can ask for the MACs of pods by IPv6. Questions are asked with the link's own
 // link-local address. The kernel makes it when the link comes up, and finishes it in a work queue; before that it asks nothing
@@ -26,6 +26,8 @@ const linkLocalPatience = 50 * time.Millisecond
 type linkLocalWatch struct {
 	watch *podnet.LocalWatch // nil: nothing to wait for
 	own   netip.Prefix
+
+	patience time.Duration
 }
 
 // watchLinkLocal opens a watch for a bridge that is down, has to come up, and gets IPv6 addresses.
@@ -39,7 +41,7 @@ func (h *Handle) watchLinkLocal(want kernel.Link, dev netlink.Link) (linkLocalWa
 	if mac.IsZero() && len(attrs.HardwareAddr) == len(mac) {
 		mac = kernel.MAC(attrs.HardwareAddr)
 	}
-	w := linkLocalWatch{own: netip.PrefixFrom(linkLocal(mac), 64)}
+	w := linkLocalWatch{own: netip.PrefixFrom(linkLocal(mac), 64), patience: h.patience}
 	err := h.inNamespace(func() (err error) {
 		w.watch, err = podnet.WatchLocals()
 		return err
@@ -56,7 +58,7 @@ func (w linkLocalWatch) await() error {
 	if w.watch == nil {
 		return nil
 	}
-	if err := w.watch.Await([]netip.Prefix{w.own}, linkLocalPatience); err != nil {
+	if err := w.watch.Await([]netip.Prefix{w.own}, w.patience); err != nil {
 		return fmt.Errorf("wait for address %s: %w", w.own, err)
 	}
 	return nil

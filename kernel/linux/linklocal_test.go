@@ -22,6 +22,7 @@ func TestBridgeAsksBeforeItRoutes(t *testing.T) {
 	for _, disturb := range []string{"link del cni0", "link set cni0 down"} {
 		t.Run(disturb, func(t *testing.T) {
 			h := open(t)
+			h.patience = 10 * time.Second // the order is the question, not the time
 			setUp(t, underlay+`
 link add pod1 type veth peer name in1
 link set in1 up
