@@ -242,7 +242,7 @@ func (h *Handle) adjustLink(ctx context.Context, want kernel.Link, dev netlink.L
 			return errors.Join(err, h.ensureAddresses(ctx, dev, want.Addresses))
 		}
 		if ports > 0 { // without one a bridge has no carrier, and no use for an address of its own
-			if err := ownAddress.await(); err != nil {
+			if err := ownAddress.await(h.patience); err != nil {
 				return err
 			}
 		}

@@ -26,8 +26,6 @@ const linkLocalPatience = 100 * time.Millisecond
 type linkLocalWatch struct {
 	watch *podnet.LocalWatch // nil: nothing to wait for
 	own   netip.Prefix
-
-	patience time.Duration
 }
 
 // watchLinkLocal opens a watch for a bridge that is down, has to come up, and gets IPv6 addresses.
@@ -41,7 +39,7 @@ func (h *Handle) watchLinkLocal(want kernel.Link, dev netlink.Link) (linkLocalWa
 	if mac.IsZero() && len(attrs.HardwareAddr) == len(mac) {
 		mac = kernel.MAC(attrs.HardwareAddr)
 	}
-	w := linkLocalWatch{own: netip.PrefixFrom(linkLocal(mac), 64), patience: h.patience}
+	w := linkLocalWatch{own: netip.PrefixFrom(linkLocal(mac), 64)}
 	err := h.inNamespace(func() (err error) {
 		w.watch, err = podnet.WatchLocals()
 		return err
@@ -54,11 +52,11 @@ func linkLocal(mac kernel.MAC) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: mac[0] ^ 0x02, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
 }
 
-func (w linkLocalWatch) await() error {
+func (w linkLocalWatch) await(patience time.Duration) error {
 	if w.watch == nil {
 		return nil
 	}
-	if err := w.watch.Await([]netip.Prefix{w.own}, w.patience); err != nil {
+	if err := w.watch.Await([]netip.Prefix{w.own}, patience); err != nil {
 		return fmt.Errorf("wait for address %s: %w", w.own, err)
 	}
 	return nil

@@ -102,7 +102,8 @@ func (h *health) probed(before int64, got reading, err error) (reset bool) {
 		return false
 	}
 	h.heard()
-	if reset = got.revision < before || h.history != "" && got.history != "" && h.history != got.history; reset {
+	another := h.history != "" && got.history != "" && h.history != got.history
+	if reset = another || got.revision < before; reset {
 		h.endEpoch()
 		h.epoch, h.endEpoch = context.WithCancel(context.Background())
 		h.revision = 0
@@ -190,10 +191,8 @@ func (s *Store) ask() (reading, error) {
 		return reading{resp.Header.Revision, ""}, nil
 	case err != nil:
 		return reading{}, fmt.Errorf("mark etcd's history with %s: %w", key, err)
-	case !made.Succeeded: // another node was faster
-		if kvs := made.Responses[0].GetResponseRange().Kvs; len(kvs) != 0 {
-			mark = string(kvs[0].Value)
-		}
+	case !made.Succeeded: // another node was faster: the key is there
+		mark = string(made.Responses[0].GetResponseRange().Kvs[0].Value)
 	}
 	return reading{made.Header.Revision, mark}, nil
 }

@@ -63,6 +63,21 @@ func (r *rig) want(t *testing.T, v variables, probes ...probe) {
 	group.Wait()
 }
 
+// soon makes probes in both families, one after the other, each until it has the answer that is wanted.
+func (r *rig) soon(t *testing.T, v variables, probes ...probe) {
+	t.Helper()
+	for _, p := range probes {
+		for _, one := range v.probes(t, p) {
+			within(t, patience, func() error {
+				if have := r.judge(one.probe); have != one.want {
+					return fmt.Errorf("%s: have %q, want %q", one, have, one.want)
+				}
+				return nil
+			})
+		}
+	}
+}
+
 func (r *rig) judge(p probe) string {
 	m, answer := r.machines[p.from], make(chan string, 1)
 	m.queue <- func() { answer <- m.judge(p) }
@@ -280,16 +295,7 @@ func apiServerAway(t *testing.T, r *rig, v variables) {
 	unchanged("the API server is back")
 	back := time.Now()
 	must(t, r.Apply(t.Context(), v.expand(t, backed("d"), "")))
-	for _, p := range []probe{{"a", "tcp $vip:80", "d"}, {"out1", "tcp $node1:$np", "d~"}, {"out2", "tcp $node2:$np", "d~"}} {
-		for _, one := range v.probes(t, p) {
-			within(t, patience, func() error {
-				if have := r.judge(one.probe); have != one.want {
-					return fmt.Errorf("%s: have %q, want %q", one, have, one.want)
-				}
-				return nil
-			})
-		}
-	}
+	r.soon(t, v, probe{"a", "tcp $vip:80", "d"}, probe{"out1", "tcp $node1:$np", "d~"}, probe{"out2", "tcp $node2:$np", "d~"})
 	took := time.Since(back).Round(time.Millisecond)
 	t.Logf("a change arrived %v after the API server was back", took)
 	if took > 12*time.Second {
@@ -307,13 +313,7 @@ func addressChanges(t *testing.T, r *rig, v variables) {
 		begin := time.Now()
 		for _, from := range []string{"out1", name} {
 			for _, to := range []netip.Addr{new4, new6} {
-				one := probe{from, fmt.Sprintf("tcp %v", netip.AddrPortFrom(to, port(v))), "a~ c~"}
-				within(t, patience, func() error {
-					if have := r.judge(one); have != one.want {
-						return fmt.Errorf("%s: have %q, want %q", one, have, one.want)
-					}
-					return nil
-				})
+				r.soon(t, v, probe{from, fmt.Sprintf("tcp %v", netip.AddrPortFrom(to, port(v))), "a~ c~"})
 			}
 		}
 		t.Logf("node ports answer at the new address of %s after %v", name, time.Since(begin).Round(time.Millisecond))

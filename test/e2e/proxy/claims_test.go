@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 )
@@ -23,14 +22,5 @@ func oneAddress(t *testing.T, r *rig, v variables) {
 		r.apply(t, v, inside("externalIPs: [$ext4, '$ext6'], publishNotReadyAddresses: true")) // a change does not make it younger
 	}
 	must(t, r.Delete(t.Context(), v.expand(t, first, "")))
-	for _, p := range []probe{{"b", "tcp $ext:80", "c~"}, {"out1", "tcp $ext:80", "c~"}} {
-		for _, one := range other.probes(t, p) {
-			within(t, patience, func() error {
-				if have := r.judge(one.probe); have != one.want {
-					return fmt.Errorf("%s: have %q, want %q", one, have, one.want)
-				}
-				return nil
-			})
-		}
-	}
+	r.soon(t, other, probe{"b", "tcp $ext:80", "c~"}, probe{"out1", "tcp $ext:80", "c~"})
 }
