@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/twill-cni/twill/store"
+	"github.com/twill-cni/twill/store/redial"
 )
 
 const (
@@ -34,7 +35,7 @@ type Store struct {
 	cfg   Config
 	log   *slog.Logger
 	creds grpc.DialOption
-	conns connections
+	conns redial.Connections
 
 	ctx    context.Context // ends with Close; background work derives from it
 	cancel context.CancelFunc

@@ -48,7 +48,7 @@ func TestRedial(t *testing.T) {
 			}
 			h.must(r.Err())
 			h.must(s.Close())
-			if n := len(s.conns.open); n != 0 {
+			if n := s.conns.Len(); n != 0 {
 				t.Errorf("%d connections of a closed store are open", n)
 			}
 		})
