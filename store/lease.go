@@ -173,7 +173,7 @@ func (l *Lease) Value() ([]byte, error) {
 }
 
 func (l *Lease) value() ([]byte, error) {
-	if err := l.validate(); err != nil {
+	if err := l.Validate(); err != nil {
 		return nil, err
 	}
 	v4 := netip.IPv4Unspecified().String()
@@ -228,7 +228,7 @@ func decodeLease(s Subnets, value []byte) (*Lease, error) {
 	if !isAbsent(doc.BackendV6Data) {
 		l.BackendV6Data = doc.BackendV6Data
 	}
-	return l, l.validate()
+	return l, l.Validate()
 }
 
 // parsePublic reads an address; the unspecified one stands for none.
@@ -246,7 +246,9 @@ func parsePublic(key string, text *string) (netip.Addr, error) {
 	return addr, nil
 }
 
-func (l *Lease) validate() error {
+// Validate returns an error when a datastore must not hold the lease: when an address is not one of a node, or none is given of a family that it
+// has a subnet of.
+func (l *Lease) Validate() error {
 	v4, v6 := l.PublicIP, l.PublicIPv6
 	switch {
 	case v4.IsValid() && !v4.Is4():

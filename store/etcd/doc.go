@@ -35,7 +35,7 @@
 // backup or wiped, which a watch does not notice by itself: its revisions go back, or <prefix>/registry/history, a random text that the first
 // node writes, is gone or another. That starts a new epoch:
 // everything is read again, nodes claim their subnets again, and leases that vanished with the old history hold on until their nodes
-// had the time for it (store.Holdover), so that nobody removes peers that are alive. The same goes for leases that expired in a long
+// had the time for it (holdover.go), so that nobody removes peers that are alive. The same goes for leases that expired in a long
 // outage, when no node could renew its own.
 //
 // A node's start, step by step: Register reads all records in pages, finds the one with the node's public address, extends

@@ -47,7 +47,7 @@ type serviceWatch struct {
 	networks []netip.Prefix                            // as told; nil: not yet
 
 	// held are keys that vanished because etcd lost them, or because pods could not be renewed in a long outage. They stay for a while, as
-	// leases do (store.Holdover).
+	// leases do (holdover.go).
 	held  map[string]bool
 	timer *time.Timer // runs while something is held; nil otherwise
 }

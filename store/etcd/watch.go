@@ -28,7 +28,7 @@ type watch struct {
 	changes  []store.Change   // that leases lacks yet
 	rejected map[string]error // by name
 	emitted  store.Snapshot   // the last one; its Revision is 0 when there was none
-	holdover store.Holdover
+	holdover holdover
 }
 
 // load implements reader.
@@ -52,24 +52,24 @@ func (w *watch) load(ctx context.Context, lost bool) (int64, error) {
 		w.report(name, err)
 	}
 	if lost || w.settling() {
-		w.holdover.Begin(w.leases, next, w.store.cfg.Holdover)
-		if n := w.holdover.Len(); n > 0 {
+		w.holdover.begin(w.leases, next, w.store.cfg.Holdover)
+		if n := len(w.holdover.leases); n > 0 {
 			w.tellHoldover(n)
 		}
 	} else {
 		for _, l := range next {
-			w.holdover.Release(l)
+			w.holdover.release(l)
 		}
 	}
-	w.leases, w.rejected = store.Replace(w.leases, w.holdover.Held(next)), rejected
+	w.leases, w.rejected = store.Replace(w.leases, w.holdover.held(next)), rejected
 	return revision, nil
 }
 
 // due implements reader.
-func (w *watch) due() <-chan time.Time { return w.holdover.Ends() }
+func (w *watch) due() <-chan time.Time { return w.holdover.ends() }
 
 // elapse implements reader.
-func (w *watch) elapse() { w.changes = append(w.changes, w.holdover.End()...) }
+func (w *watch) elapse() { w.changes = append(w.changes, w.holdover.end()...) }
 
 // settling reports whether leases may be missing whose nodes could not renew them, as after a long outage.
 func (w *watch) settling() bool { return w.store.health.sinceLongOutage() < w.store.cfg.Holdover }
@@ -86,7 +86,7 @@ func (w *watch) change(event *clientv3.Event) {
 		return
 	}
 	if change.Lease != nil {
-		w.changes = append(w.changes, w.holdover.Release(change.Lease)...)
+		w.changes = append(w.changes, w.holdover.release(change.Lease)...)
 	}
 	w.changes = append(w.changes, change)
 }
@@ -96,7 +96,7 @@ func (w *watch) event(name string, event *clientv3.Event) (store.Change, bool) {
 		delete(w.rejected, name)
 		subnets, err := store.ParseKey(name)
 		if old := store.Find(w.leases, subnets); err == nil && old != nil && w.settling() {
-			if w.holdover.Hold(old, w.store.cfg.Holdover) {
+			if w.holdover.hold(old, w.store.cfg.Holdover) {
 				w.tellHoldover(1)
 			}
 			return store.Change{}, false

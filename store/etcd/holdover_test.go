@@ -1,4 +1,4 @@
-package store
+package etcd
 
 import (
 	"fmt"
@@ -6,10 +6,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/twill-cni/twill/store"
 )
 
-func held(n int) *Lease {
-	return &Lease{
+func held(n int) *store.Lease {
+	return &store.Lease{
 		Subnet:   netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.0/24", n>>8, n&255)),
 		PublicIP: netip.MustParseAddr(fmt.Sprintf("192.168.%d.%d", n>>8, n&255)),
 	}
@@ -18,15 +20,15 @@ func held(n int) *Lease {
 // Thousands of nodes take their time to claim again. As long as they do, the rest of them is held.
 func TestHoldoverLastsWhileNodesClaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		old := []*Lease{held(1), held(2), held(3), held(4)}
-		var h Holdover
-		h.Begin(old, []*Lease{held(1)}, 15*time.Second)
-		if h.Len() != 3 {
-			t.Fatalf("%d leases are held, want 3", h.Len())
+		old := []*store.Lease{held(1), held(2), held(3), held(4)}
+		var h holdover
+		h.begin(old, []*store.Lease{held(1)}, 15*time.Second)
+		if len(h.leases) != 3 {
+			t.Fatalf("%d leases are held, want 3", len(h.leases))
 		}
 		ended := func() bool {
 			select {
-			case <-h.Ends():
+			case <-h.ends():
 				return true
 			default:
 				return false
@@ -34,7 +36,7 @@ func TestHoldoverLastsWhileNodesClaim(t *testing.T) {
 		}
 		for n := 2; n < 4; n++ {
 			time.Sleep(14 * time.Second)
-			if changes := h.Release(held(n)); len(changes) > 0 {
+			if changes := h.release(held(n)); len(changes) > 0 {
 				t.Errorf("a claim of the same subnet removes %v", changes)
 			}
 			if ended() {
@@ -42,16 +44,16 @@ func TestHoldoverLastsWhileNodesClaim(t *testing.T) {
 			}
 		}
 		time.Sleep(14 * time.Second)
-		h.Release(held(9)) // a new node
+		h.release(held(9)) // a new node
 		time.Sleep(time.Second)
 		synctest.Wait()
 		if !ended() {
 			t.Error("a node that was not held prolongs the holdover")
 		}
-		if changes := h.End(); len(changes) != 1 || changes[0].Subnets != old[3].Subnets() || changes[0].Lease != nil {
+		if changes := h.end(); len(changes) != 1 || changes[0].Subnets != old[3].Subnets() || changes[0].Lease != nil {
 			t.Errorf("the end removes %v, want number 4", changes)
 		}
-		if h.Ends() != nil {
+		if h.ends() != nil {
 			t.Error("nothing is held, but there is an end")
 		}
 	})
@@ -63,12 +65,12 @@ func TestHoldoverIsReplaced(t *testing.T) {
 	moved.Subnet = netip.MustParsePrefix("10.9.9.0/24")
 	renumbered := held(2)
 	renumbered.PublicIP = netip.MustParseAddr("192.168.9.9")
-	var h Holdover
-	h.Begin([]*Lease{held(1), held(2)}, nil, time.Hour)
-	if changes := h.Release(moved); len(changes) != 1 || changes[0].Subnets != held(1).Subnets() {
+	var h holdover
+	h.begin([]*store.Lease{held(1), held(2)}, nil, time.Hour)
+	if changes := h.release(moved); len(changes) != 1 || changes[0].Subnets != held(1).Subnets() {
 		t.Errorf("the node with another subnet removes %v", changes)
 	}
-	if changes := h.Release(renumbered); len(changes) != 0 || h.Len() != 0 {
-		t.Errorf("the subnet with another node removes %v, and %d are held", changes, h.Len())
+	if changes := h.release(renumbered); len(changes) != 0 || len(h.leases) != 0 {
+		t.Errorf("the subnet with another node removes %v, and %d are held", changes, len(h.leases))
 	}
 }
