@@ -13,8 +13,11 @@ PEERS    := $(CURDIR)/.cache/peers
 KUBE     := $(CURDIR)/.cache/kube
 FUZZTIME ?= 10s
 OUTAGE   ?= 3m
+# The tag is what deploy/ asks for, so that `kubectl apply -f deploy/twill.yaml` runs what `make image` has built.
+IMAGE     ?= docker.io/twill-cni/twill:$(shell sed -n 's/^appVersion: *//p' deploy/chart/twill/Chart.yaml)
+PLATFORMS ?= linux/amd64 linux/arm64
 
-.PHONY: help build demo test bench lint arch unit e2e e2e-outage fuzz tools peers kube kube-build setup root clean
+.PHONY: help build image demo test bench lint arch unit e2e e2e-outage fuzz tools peers kube kube-build setup root clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +25,18 @@ help: ## list the targets
 build: ## build twill, twill-ipam, twilld and twillctl into bin/
 	@mkdir -p bin
 	$(GOBUILD) -o bin/ $(PROGRAMS)
+
+image: ## build bin/twill-image.tar, an OCI archive for `ctr -n k8s.io images import` (PLATFORMS=linux/amd64 for one alone, IMAGE=NAME:TAG)
+	@mkdir -p bin $(TOOLS)
+	cd deploy/image && go build -o $(TOOLS)/image .
+	@built=(); for platform in $(PLATFORMS); do \
+		dir=.cache/image/$$platform; rm -rf $$dir; mkdir -p $$dir; \
+		echo "building for $$platform"; \
+		GOOS=$${platform%/*} GOARCH=$${platform#*/} $(GOBUILD) -o $$dir/ $(PROGRAMS); \
+		built+=("$$platform=$$dir"); \
+	done; \
+	$(TOOLS)/image -out bin/twill-image.tar -tag $(IMAGE) -version $(VERSION) "$${built[@]}"
+	@echo "bin/twill-image.tar holds $(IMAGE) for $(PLATFORMS)"
 
 demo: root build ## three nodes, pods on each, who reaches whom, and a Service balanced over the pods; with VXLAN and with BGP
 	bin/twillctl lab --backend=vxlan,bgp
