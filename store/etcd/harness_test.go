@@ -151,6 +151,9 @@ func (h *harness) end() {
 	}
 }
 
+// Given implements storetest.Harness.
+func (h *harness) Given() bool { return false }
+
 func (h *harness) Wipe(config string) {
 	h.renew()
 	h.mend()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,34 +20,97 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
+
+	"github.com/twill-cni/twill/store/redial"
 )
 
-// Client talks to the Kubernetes API. Its methods may be called concurrently.
+// Config says how to reach the Kubernetes API and what to read from it.
+type Config struct {
+	Kubeconfig string   // file; empty in a pod, which finds the API server by its environment and its service account
+	Addresses  []string // HOST:PORT where the API server answers even when nobody serves the Service "kubernetes"; tried first
+	Node       string   // name of this node
+	NetConf    string   // file with flannel's network configuration; needed by Network alone
+	Peers      bool     // the nodes' leases are kept here too: all Nodes are read, and not this one alone
+
+	// Holdover is how long a Node outlives a list that lacks it. A list follows an outage of the API server, or its restore from a backup, and
+	// what is missing there may be about to come back. What was deleted while it was watched goes at once. DefaultHoldover when 0.
+	Holdover time.Duration
+}
+
+// DefaultHoldover is the default of Config.Holdover.
+const DefaultHoldover = 15 * time.Second
+
+// requestTimeout bounds one write, and how long Register waits for the Node to be complete.
+const requestTimeout = 5 * time.Second
+
+// Client talks to the Kubernetes API: it is a store.Store, a store.ServiceSource, and what reports about this node. Its methods may be called
+// concurrently.
 type Client struct {
-	api  kubernetes.Interface
-	node string
-	log  *slog.Logger
+	cfg   Config
+	node  string // cfg.Node
+	api   kubernetes.Interface
+	log   *slog.Logger
+	conns redial.Connections
+	nodes nodes
+
+	ctx    context.Context // ends with Close; background work derives from it
+	cancel context.CancelFunc
+	work   sync.WaitGroup
 
 	mu     sync.Mutex
+	closed bool
+	own    *registration    // this node's, nil without one
+	heard  bool             // the API server has answered
 	errors map[string]error // of the last list and the last watch of each kind, until one goes well
 }
 
-// Open makes a client for the API server that the kubeconfig file names; without a file, for that of the cluster whose pod this is. It
-// does not talk to the server yet. node is the name of this node.
-func Open(kubeconfig, node string, log *slog.Logger) (*Client, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+var (
+	errClosed = errors.New("the store is closed")
+	errSilent = errors.New("the Kubernetes API has not answered yet")
+)
+
+// Open makes a client. It does not talk to the API server yet.
+func Open(cfg Config, log *slog.Logger) (*Client, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", cfg.Kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %q: %w", kubeconfig, err)
+		return nil, fmt.Errorf("kubeconfig %q: %w", cfg.Kubeconfig, err)
 	}
+	if cfg.Holdover == 0 {
+		cfg.Holdover = DefaultHoldover
+	}
+	c := &Client{cfg: cfg, node: cfg.Node, log: log, errors: map[string]error{}}
 	config.UserAgent = "twilld"
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	config.QPS = -1 // a handful of watches; the server's own priority and fairness bounds them
-	api, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %q: %w", kubeconfig, err)
+	config.Dial = c.dial
+	if c.api, err = kubernetes.NewForConfig(config); err != nil {
+		return nil, fmt.Errorf("kubeconfig %q: %w", cfg.Kubeconfig, err)
 	}
-	return &Client{api: api, node: node, log: log, errors: map[string]error{}}, nil
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.nodes.init(c)
+	return c, nil
+}
+
+// Close ends all watches and registrations. What the node has published stays.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.cancel()
+	c.work.Wait()
+	return nil
+}
+
+// start runs work in the background until it ends. It reports false when the client is closed.
+func (c *Client) start(work func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.work.Go(work)
+	return true
 }
 
 // Health returns nil when the API server answered the last time, else the errors of what could not be listed or watched. It does no
@@ -54,8 +119,11 @@ func (c *Client) Health() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error
-	for what, err := range c.errors {
-		errs = append(errs, fmt.Errorf("%s: %w", what, err))
+	for _, what := range slices.Sorted(maps.Keys(c.errors)) {
+		errs = append(errs, fmt.Errorf("%s: %w", what, c.errors[what]))
+	}
+	if !c.heard && len(errs) == 0 {
+		return errSilent
 	}
 	return errors.Join(errs...)
 }
@@ -69,6 +137,7 @@ func (c *Client) note(ctx context.Context, what string, err error) {
 	defer c.mu.Unlock()
 	old := c.errors[what]
 	if err == nil {
+		c.heard = true
 		if old != nil {
 			c.log.Info("Kubernetes API answers again", "request", what)
 		}
@@ -81,25 +150,39 @@ func (c *Client) note(ctx context.Context, what string, err error) {
 	}
 }
 
+// reflection is a kind of objects and where they are to go.
+type reflection struct {
+	kind    string
+	example runtime.Object
+	list    func(context.Context, metav1.ListOptions) (runtime.Object, error)
+	watch   func(context.Context, metav1.ListOptions) (watch.Interface, error)
+	to      cache.ReflectorStore
+	stream  bool // begin with a watch that delivers one object at a time, which takes longer and less memory; see lister
+}
+
 // reflect delivers all objects of a kind to the store until ctx ends.
-func (c *Client) reflect(ctx context.Context, kind string, lw *cache.ListWatch, example runtime.Object, to cache.ReflectorStore) {
+func (c *Client) reflect(ctx context.Context, r reflection) {
 	// client-go's own lines are of interest when one looks for a fault; what matters is noted.
 	ctx = klog.NewContext(ctx, logr.FromSlogHandler(quiet{c.log.Handler()}))
 	noted := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			list, err := lw.ListWithContextFunc(ctx, o)
-			c.note(ctx, "list of "+kind, err)
+			list, err := r.list(ctx, o)
+			c.note(ctx, "list of "+r.kind, err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			w, err := lw.WatchFuncWithContext(ctx, o)
-			c.note(ctx, "watch of "+kind, err)
+			w, err := r.watch(ctx, o)
+			c.note(ctx, "watch of "+r.kind, err)
 			return w, err
 		},
 	}
-	r := cache.NewReflectorWithOptions(lister{noted}, example, to,
-		cache.ReflectorOptions{Name: "twilld", TypeDescription: kind, Backoff: &wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 1, Steps: 10, Cap: retryMost}})
-	r.RunWithContext(ctx)
+	var from cache.ListerWatcher = lister{noted}
+	if r.stream {
+		from = noted
+	}
+	reflector := cache.NewReflectorWithOptions(from, r.example, r.to,
+		cache.ReflectorOptions{Name: "twilld", TypeDescription: r.kind, Backoff: &wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 1, Steps: 10, Cap: retryMost}})
+	reflector.RunWithContext(ctx)
 }
 
 // How long it takes to ask an API server again that did not answer: at first, and at most, each up to twice as long by chance. client-go's own
@@ -110,8 +193,9 @@ const (
 )
 
 // lister makes a Reflector begin with a list. The other way, a watch that begins with an event for each object (WatchList), was made to spare the
-// API server memory; since Kubernetes 1.33 a list is sent one object at a time, too. It arrives in half of the time, and costs the
-// daemon half: 10,000 Services are read from 20,000 objects in a few large pieces, and not from 20,000 small ones.
+// API server memory; since Kubernetes 1.33 a list is sent one object at a time, too. A list arrives in half of the time, and costs the
+// daemon half: 10,000 Services are read from 20,000 objects in a few large pieces, and not from 20,000 small ones. Nodes are few and
+// large, and next to nothing is kept of them: there the other way is better.
 type lister struct{ *cache.ListWatch }
 
 // IsWatchListSemanticsUnSupported is the Reflector's question.

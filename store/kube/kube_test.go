@@ -63,6 +63,10 @@ type harness struct {
 	api     kubernetes.Interface
 	down    bool
 	ctx     context.Context
+	netConf string // file
+
+	mu     sync.Mutex
+	booted map[string]store.Subnets // nodes whose kubelets run
 }
 
 func newHarness(t *testing.T, cluster *kubetest.Cluster) *harness {
@@ -71,7 +75,7 @@ func newHarness(t *testing.T, cluster *kubetest.Cluster) *harness {
 	config.QPS = -1
 	api, err := kubernetes.NewForConfig(config)
 	must(t, err)
-	h := &harness{t: t, cluster: cluster, api: api, ctx: context.Background()}
+	h := &harness{t: t, cluster: cluster, api: api, ctx: context.Background(), netConf: filepath.Join(t.TempDir(), "net-conf.json"), booted: map[string]store.Subnets{}}
 	t.Cleanup(func() {
 		if h.down {
 			h.Start()
@@ -80,6 +84,7 @@ func newHarness(t *testing.T, cluster *kubetest.Cluster) *harness {
 			h.gone(h.api.CoreV1().Services("default").Delete(h.ctx, name, metav1.DeleteOptions{}))
 			h.gone(h.api.DiscoveryV1().EndpointSlices("default").Delete(h.ctx, name+"-1", metav1.DeleteOptions{}))
 		}
+		h.gone(h.api.CoreV1().Nodes().DeleteCollection(h.ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
 	})
 	return h
 }
@@ -91,8 +96,14 @@ func (h *harness) gone(err error) {
 }
 
 func (h *harness) Source() store.ServiceSource {
-	c, err := Open(h.cluster.Admin(), "node-a", slog.New(slog.DiscardHandler))
+	return h.open("node-a")
+}
+
+func (h *harness) open(node string) *Client {
+	h.t.Helper()
+	c, err := Open(Config{Kubeconfig: h.cluster.Admin(), Node: node, Peers: node == "", NetConf: h.netConf, Holdover: 3 * time.Second}, slog.New(slog.DiscardHandler))
 	must(h.t, err)
+	h.t.Cleanup(func() { must(h.t, c.Close()) })
 	return c
 }
 
@@ -265,8 +276,9 @@ func TestForbidden(t *testing.T) {
 	file, err := cluster.Kubeconfig("twilld")
 	must(t, err)
 	log := &lines{}
-	c, err := Open(file, "node-a", slog.New(slog.NewTextHandler(log, nil)))
+	c, err := Open(Config{Kubeconfig: file, Node: "node-a"}, slog.New(slog.NewTextHandler(log, nil)))
 	must(t, err)
+	t.Cleanup(func() { must(t, c.Close()) })
 	state := follow(t, c)
 	text := `cannot list resource \"endpointslices\" in API group \"discovery.k8s.io\"`
 	until(t, "the log", func() bool { return log.count(text) > 0 })

@@ -13,10 +13,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/twill-cni/twill/store"
 	"github.com/twill-cni/twill/store/manifest"
@@ -29,65 +27,64 @@ const notHeadless = "!" + corev1.IsHeadlessService
 
 // WatchServices implements store.ServiceSource.
 func (c *Client) WatchServices(ctx context.Context, emit func(store.ServiceChanges)) error {
+	f, ok := c.nodes.follow(c.node)
+	if !ok {
+		return errClosed
+	}
+	defer f.close()
 	a := newAccumulator()
 	core, discovery, networking := c.api.CoreV1(), c.api.DiscoveryV1(), c.api.NetworkingV1()
-	kinds := []struct {
-		name    string
-		example runtime.Object
-		apply   func(store.ObjectName, any)
-		list    *cache.ListWatch
-	}{
-		{"Service", &corev1.Service{}, a.service, &cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	kinds := []reflection{
+		{
+			kind: "Service", example: &corev1.Service{}, to: a.add(a.service),
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				return core.Services("").List(ctx, o)
 			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				return core.Services("").Watch(ctx, o)
 			},
-		}},
-		{"EndpointSlice", &discoveryv1.EndpointSlice{}, a.slice, &cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+		},
+		{
+			kind: "EndpointSlice", example: &discoveryv1.EndpointSlice{}, to: a.add(a.slice),
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				o.LabelSelector = notHeadless
 				return discovery.EndpointSlices("").List(ctx, o)
 			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				o.LabelSelector = notHeadless
 				return discovery.EndpointSlices("").Watch(ctx, o)
 			},
-		}},
-		{"Node", &corev1.Node{}, a.node, &cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				o.FieldSelector = fields.OneTermEqualSelector("metadata.name", c.node).String()
-				return core.Nodes().List(ctx, o)
-			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				o.FieldSelector = fields.OneTermEqualSelector("metadata.name", c.node).String()
-				return core.Nodes().Watch(ctx, o)
-			},
-		}},
-		{"ServiceCIDR", &networkingv1.ServiceCIDR{}, a.serviceCIDR, &cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+		},
+		{
+			kind: "ServiceCIDR", example: &networkingv1.ServiceCIDR{}, to: a.add(a.serviceCIDR),
+			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				list, err := networking.ServiceCIDRs().List(ctx, o)
 				if apierrors.IsNotFound(err) {
 					return &networkingv1.ServiceCIDRList{}, nil // before Kubernetes 1.33
 				}
 				return list, err
 			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				w, err := networking.ServiceCIDRs().Watch(ctx, o)
 				if apierrors.IsNotFound(err) {
 					return silence(o), nil
 				}
 				return w, err
 			},
-		}},
+		},
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
 	var group sync.WaitGroup
 	for _, k := range kinds {
-		group.Go(func() { c.reflect(ctx, k.name, k.list, k.example, a.add(k.apply)) })
+		group.Go(func() { c.reflect(ctx, k) })
 	}
-	a.run(ctx, emit)
+	a.run(ctx, f, c.node, emit)
 	group.Wait()
+	if c.ctx.Err() != nil {
+		return errClosed
+	}
 	return ctx.Err()
 }
 
@@ -108,6 +105,7 @@ type accumulator struct {
 
 	mu      sync.Mutex
 	kinds   []*objects
+	host    bool // this node's own state was told
 	told    bool // the first change was
 	pending store.ServiceChanges
 	empty   bool // pending is
@@ -134,12 +132,18 @@ func (a *accumulator) add(apply func(store.ObjectName, any)) *objects {
 	return o
 }
 
-// run tells what has come, as long as ctx lasts.
-func (a *accumulator) run(ctx context.Context, emit func(store.ServiceChanges)) {
+// run tells what has come, as long as ctx lasts. f follows the node with that name.
+func (a *accumulator) run(ctx context.Context, f *follower, node string, emit func(store.ServiceChanges)) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-f.wake:
+			changed, ok := f.take()
+			if n, there := changed[node]; ok && (there || !a.host) {
+				a.change(func() { a.node(n) })
+			}
+			continue
 		case <-a.wake:
 		}
 		if c, ok := a.take(); ok {
@@ -152,7 +156,7 @@ func (a *accumulator) run(ctx context.Context, emit func(store.ServiceChanges)) 
 func (a *accumulator) take() (c store.ServiceChanges, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.empty || slices.ContainsFunc(a.kinds, func(o *objects) bool { return !o.listed }) {
+	if a.empty || !a.host || slices.ContainsFunc(a.kinds, func(o *objects) bool { return !o.listed }) {
 		return c, false
 	}
 	c = a.pending
@@ -206,13 +210,15 @@ func (a *accumulator) reject(name store.ObjectName, err error) {
 	a.pending.Rejected = append(a.pending.Rejected, store.Reject{Key: name.String(), Err: err})
 }
 
-func (a *accumulator) node(_ store.ObjectName, object any) {
+// node takes in what is known of this node; nil when it is not there.
+func (a *accumulator) node(n *corev1.Node) {
 	zone, eligible := "", false
-	if node, ok := object.(*corev1.Node); ok {
-		zone = node.Labels[corev1.LabelTopologyZone]
-		eligible = node.DeletionTimestamp.IsZero() && !slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == toBeDeleted })
+	if n != nil {
+		zone = n.Labels[corev1.LabelTopologyZone]
+		eligible = n.DeletionTimestamp.IsZero() && !slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == toBeDeleted })
 	}
 	a.pending.Zone, a.pending.NodeEligible = &zone, &eligible
+	a.host = true
 }
 
 // toBeDeleted is the taint that the cluster autoscaler puts on a node that it is about to remove.
