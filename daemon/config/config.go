@@ -36,6 +36,7 @@ type Config struct {
 	CNIConfDir string
 	CNIBinDir  string // empty: plugins are not installed
 
+	SysctlDir    string // where the kernel's settings are read and written
 	HostLocalDir string // empty: none
 	BGPConfig    string // file; empty: none
 
@@ -52,6 +53,7 @@ type Config struct {
 	LogFormat string // "text" or "json"
 
 	Cleanup bool // remove all that Twill made on this host, then exit
+	Install bool // install the plugins, then exit
 	Version bool // print the version, then exit
 }
 

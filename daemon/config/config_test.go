@@ -46,6 +46,7 @@ func defaults() *Config {
 		Backend: "vxlan", Datastore: "etcd", EtcdEndpoints: []string{"http://127.0.0.1:2379"}, EtcdPrefix: "/coreos.com/network",
 		NodeName: "host1", IPMasq: true,
 		SubnetFile: "/run/flannel/subnet.env", RunDir: "/run/twill", CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin",
+		SysctlDir:       "/proc/sys",
 		HostLocalDir:    "/var/lib/cni/networks",
 		Proxy:           "off",
 		PodReleaseDelay: 30 * time.Second,
@@ -68,7 +69,7 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		"backend": "vxlan", "datastore": "etcd", "etcd-endpoints": "https://10.0.0.1:2379, https://10.0.0.2:2379/", "etcd-prefix": "/x/",
 		"etcd-cafile": "/ca", "etcd-certfile": "/cert", "etcd-keyfile": "/key", "etcd-username": "u", "etcd-password": "p",
 		"node-name": "n1", "iface": "eth1", "public-ip": "192.0.2.9", "public-ipv6": "2001:db8::9", "ip-masq": "false",
-		"vxlan-checksum-offload": "off", "subnet-file": "/s", "run-dir": "/r", "cni-conf-dir": "/c/", "cni-bin-dir": "", "host-local-dir": "/h/", "pod-release-delay": "2m",
+		"vxlan-checksum-offload": "off", "subnet-file": "/s", "run-dir": "/r", "cni-conf-dir": "/c/", "cni-bin-dir": "", "host-local-dir": "/h/", "sysctl-dir": "/host/proc/sys/", "pod-release-delay": "2m",
 		"health-address": "[::1]:1", "metrics-address": "", "proxy": "nftables", "proxy-config": "/p", "kubeconfig": "/k", "policy": "off", "log-level": "debug", "log-format": "json",
 		"net-conf": "", "bgp-config": "/b",
 	}
@@ -77,7 +78,7 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		Backend: "vxlan", BGPConfig: "/b", Proxy: "nftables", ProxyConfig: "/p", Kubeconfig: "/k", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
 		EtcdCAFile: "/ca", EtcdCertFile: "/cert", EtcdKeyFile: "/key", EtcdUsername: "u", EtcdPassword: "p",
 		NodeName: "n1", Iface: "eth1", PublicIP: netip.MustParseAddr("192.0.2.9"), PublicIPv6: netip.MustParseAddr("2001:db8::9"),
-		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HostLocalDir: "/h", PodReleaseDelay: 2 * time.Minute, HealthAddress: "[::1]:1",
+		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HostLocalDir: "/h", SysctlDir: "/host/proc/sys", PodReleaseDelay: 2 * time.Minute, HealthAddress: "[::1]:1",
 		LogLevel: slog.LevelDebug, LogFormat: "json",
 	}
 	var args, environ []string
@@ -199,6 +200,9 @@ func TestErrors(t *testing.T) {
 		{"log level", []string{"--log-level=loud"}, nil, "", `flag --log-level: "loud" is unknown: use debug, info, warn or error`},
 		{"offload", []string{"--vxlan-checksum-offload=yes"}, nil, "", `flag --vxlan-checksum-offload: "yes" is unknown: use keep, on or off`},
 		{"both ways to choose the uplink", []string{"--iface=a"}, nil, "iface-regex: b", "flag --iface and file twill.yaml key iface-regex: give one of them"},
+		{"install into nothing", []string{"--install"}, []string{"TWILLD_CNI_BIN_DIR="}, "", "flag --install and env TWILLD_CNI_BIN_DIR: there is no directory to install into"},
+		{"install and clean up", []string{"--install", "--cleanup"}, nil, "", "flag --install and flag --cleanup: give one of them"},
+		{"empty directory of sysctls", []string{"--sysctl-dir="}, nil, "", "flag --sysctl-dir: is empty: give an absolute path"},
 		{"certificate without key", []string{"--etcd-certfile=/c", "--etcd-endpoints=https://a:1"}, nil, "",
 			"flag --etcd-certfile and default of etcd-keyfile: give both or none"},
 		{"password without user", nil, []string{"TWILLD_ETCD_PASSWORD=hunter2"}, "", "default of etcd-username and env TWILLD_ETCD_PASSWORD: a password needs a user name"},

@@ -72,6 +72,9 @@ func keys() []key {
 			parse: path(func(c *Config) *string { return &c.CNIConfDir }, required)},
 		{name: "cni-bin-dir", fallback: "/opt/cni/bin", usage: "directory into which the plugins beside twilld are installed; empty to install none",
 			parse: path(func(c *Config) *string { return &c.CNIBinDir }, optional)},
+		{name: "sysctl-dir", fallback: "/proc/sys", usage: "directory where the kernel's settings are written, net/ipv4/ip_forward and others; in a container, whose " +
+			"/proc/sys is read-only, the one in which the host's /proc/sys/net is mounted as net",
+			parse: path(func(c *Config) *string { return &c.SysctlDir }, required)},
 		{name: "host-local-dir", fallback: "/var/lib/cni/networks", usage: "records of the reference IPAM plugin: addresses that it gave out before this node " +
 			"changed over to Twill are not given out again; empty for none",
 			parse: path(func(c *Config) *string { return &c.HostLocalDir }, optional)},
@@ -95,6 +98,8 @@ func keys() []key {
 			parse: choice(func(c *Config) *string { return &c.LogFormat }, []string{"text", "json"}, nil)},
 		{name: "cleanup", fallback: "false", flagOnly: true, isSwitch: true, usage: "remove all that Twill made on this host, then exit",
 			parse: boolean(func(c *Config) *bool { return &c.Cleanup })},
+		{name: "install", fallback: "false", flagOnly: true, isSwitch: true, usage: "install the plugins beside twilld into cni-bin-dir, then exit",
+			parse: boolean(func(c *Config) *bool { return &c.Install })},
 		{name: "version", fallback: "false", flagOnly: true, isSwitch: true, usage: "print the version, then exit",
 			parse: boolean(func(c *Config) *bool { return &c.Version })},
 	}

@@ -239,6 +239,12 @@ func together(c *Config, sources []map[string]setting) error {
 	if c.Iface != "" && c.IfaceRegex != nil {
 		conflict("iface", "iface-regex", "give one of them")
 	}
+	switch {
+	case c.Install && c.Cleanup:
+		conflict("install", "cleanup", "give one of them")
+	case c.Install && c.CNIBinDir == "":
+		conflict("install", "cni-bin-dir", "there is no directory to install into")
+	}
 	if (c.EtcdCertFile == "") != (c.EtcdKeyFile == "") {
 		conflict("etcd-certfile", "etcd-keyfile", "give both or none")
 	}

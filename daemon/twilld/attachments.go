@@ -38,6 +38,7 @@ type podHost struct {
 	tables *nft.Handle
 	files  *hostfile.Host
 	runDir string
+	sysctl podnet.Sysctls
 	log    *slog.Logger
 }
 
@@ -49,7 +50,7 @@ func openPodHost(cfg *config.Config, k kernels, files *hostfile.Host, log *slog.
 	if err != nil {
 		return nil, fmt.Errorf("open rtnetlink for pods: %w", err)
 	}
-	return &podHost{Handle: pods, tables: k.tables, files: files, runDir: cfg.RunDir, log: log}, nil
+	return &podHost{Handle: pods, tables: k.tables, files: files, runDir: cfg.RunDir, sysctl: podnet.Sysctls(cfg.SysctlDir), log: log}, nil
 }
 
 // keeper returns what looks after the attachments.
@@ -157,10 +158,10 @@ func (h *podHost) FlushUDP(ctx context.Context, pod hostport.Pod) error {
 	return portmap.FlushUDP(ctx, pod)
 }
 
-func (h *podHost) Localnet(bridge string) (bool, error) { return podnet.Localnet(bridge) }
+func (h *podHost) Localnet(bridge string) (bool, error) { return h.sysctl.Localnet(bridge) }
 
 func (h *podHost) AllowLocalnet(bridge string) error {
-	if err := podnet.AllowLocalnet(bridge); !errors.Is(err, fs.ErrNotExist) {
+	if err := h.sysctl.AllowLocalnet(bridge); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

@@ -141,7 +141,7 @@ func (c *cleaner) devices(owners map[string]kernel.PodOwner, remove func(string,
 }
 
 func (c *cleaner) kernel(ctx context.Context) {
-	k, err := openKernels(c.log)
+	k, err := openKernels(c.cfg, c.log)
 	if err != nil {
 		c.failed("open the kernel", err)
 		return

@@ -51,7 +51,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, held.Close()) }()
-	k, err := openKernels(log)
+	k, err := openKernels(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -229,8 +229,8 @@ type kernels struct {
 	reader *nft.Handle // for questions: a long listing keeps no change waiting
 }
 
-func openKernels(log *slog.Logger) (kernels, error) {
-	links, err := linux.Open(log)
+func openKernels(cfg *config.Config, log *slog.Logger) (kernels, error) {
+	links, err := linux.Open(log, linux.WithSysctlDir(cfg.SysctlDir))
 	if err != nil {
 		return kernels{}, fmt.Errorf("open rtnetlink: %w", err)
 	}

@@ -30,13 +30,25 @@ type Handle struct {
 	asked map[string]kernel.Link // what ApplyLinks made last, by name
 	sizes [kernel.NumKinds]int   // entries in the last dump of each kind, to allocate once
 
+	sysctlDir string
+
 	patience time.Duration // linkLocalPatience, but for tests
 }
 
+// Option changes how a Handle works.
+type Option func(*Handle)
+
+// WithSysctlDir has the kernel's settings read and written below dir in place of /proc/sys, which is read-only in a container. What the container
+// mounts there from its host need be no more than /proc/sys/net: as dir + "/net".
+func WithSysctlDir(dir string) Option { return func(h *Handle) { h.sysctlDir = dir } }
+
 // Open opens a Handle on the caller's current network namespace. A goroutine that has switched its thread to another
 // namespace must be locked to the thread.
-func Open(log *slog.Logger) (*Handle, error) {
-	h := &Handle{log: log, asked: map[string]kernel.Link{}, patience: linkLocalPatience}
+func Open(log *slog.Logger, options ...Option) (*Handle, error) {
+	h := &Handle{log: log, asked: map[string]kernel.Link{}, sysctlDir: defaultSysctlDir, patience: linkLocalPatience}
+	for _, o := range options {
+		o(h)
+	}
 	if err := h.open(); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
@@ -44,6 +56,9 @@ func Open(log *slog.Logger) (*Handle, error) {
 }
 
 func (h *Handle) open() (err error) {
+	if err := h.checkSysctls(); err != nil {
+		return err
+	}
 	if h.netns, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 		return fmt.Errorf("open the network namespace: %w", err)
 	}

@@ -28,10 +28,10 @@ func enterNamespace(t testing.TB) {
 }
 
 // open returns a Handle on a new network namespace.
-func open(t testing.TB) *Handle {
+func open(t testing.TB, options ...Option) *Handle {
 	t.Helper()
 	enterNamespace(t)
-	h, err := Open(slog.New(slog.NewTextHandler(io.Discard, nil)))
+	h, err := Open(slog.New(slog.NewTextHandler(io.Discard, nil)), options...)
 	if err != nil {
 		t.Fatal(err)
 	}

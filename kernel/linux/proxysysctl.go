@@ -22,8 +22,7 @@ func (h *Handle) EnsureBridgeNetfilter(ipv4, ipv6 bool) (ok bool, err error) {
 			if !wanted {
 				continue
 			}
-			file := procNet + "/bridge/bridge-nf-call-" + entry
-			if err := writeSysctl(file, "1"); err != nil {
+			if err := h.writeSysctl(bridgeNetfilter+entry, "1"); err != nil {
 				return fmt.Errorf("have bridged packets pass netfilter: %w", err)
 			}
 		}
@@ -44,12 +43,14 @@ type ConntrackSettings struct {
 	UDP, UDPStream               time.Duration
 }
 
+const conntrackEntries = "net/netfilter/nf_conntrack_"
+
 // EnsureConntrack makes the settings so. The error joins those that could not be made.
 func (h *Handle) EnsureConntrack(s ConntrackSettings) error {
 	return h.inNamespace(func() error {
 		var errs []error
 		write := func(entry, value string) {
-			if err := writeSysctl(procNet+"/netfilter/nf_conntrack_"+entry, value); err != nil {
+			if err := h.writeSysctl(conntrackEntries+entry, value); err != nil {
 				errs = append(errs, fmt.Errorf("set connection tracking: %w", err))
 			}
 		}
@@ -59,7 +60,7 @@ func (h *Handle) EnsureConntrack(s ConntrackSettings) error {
 			}
 		}
 		if s.Max > 0 {
-			value, err := readSysctl(procNet + "/netfilter/nf_conntrack_max")
+			value, err := readSysctl(h.sysctlFile(conntrackEntries + "max"))
 			if have, parseErr := strconv.ParseUint(value, 10, 32); err == nil && parseErr == nil && have < uint64(s.Max) {
 				write("max", strconv.FormatUint(uint64(s.Max), 10))
 			}

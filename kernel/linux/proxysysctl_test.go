@@ -11,7 +11,7 @@ import (
 
 func TestEnsureBridgeNetfilter(t *testing.T) {
 	h := open(t)
-	if !exists(procNet + "/bridge") {
+	if !exists(defaultSysctlDir + "/net/bridge") {
 		if ok, err := h.EnsureBridgeNetfilter(true, true); ok || err != nil {
 			t.Errorf("have %t, %v without br_netfilter", ok, err)
 		}

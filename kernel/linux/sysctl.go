@@ -15,12 +15,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const procNet = "/proc/sys/net"
+// defaultSysctlDir is where the kernel shows its settings.
+const defaultSysctlDir = "/proc/sys"
 
+// The entries that make a router of the node.
 const (
-	forwardingIPv4 = procNet + "/ipv4/ip_forward"
-	forwardingIPv6 = procNet + "/ipv6/conf/all/forwarding"
+	forwardingIPv4 = "net/ipv4/ip_forward"
+	forwardingIPv6 = "net/ipv6/conf/all/forwarding"
 )
+
+// sysctlFile returns the file of an entry such as "net/ipv4/ip_forward".
+func (h *Handle) sysctlFile(entry string) string { return path.Join(h.sysctlDir, entry) }
+
+// checkSysctls tells a directory where nothing was mounted, below which every entry would look like one that the kernel does not have.
+func (h *Handle) checkSysctls() error {
+	if !exists(h.sysctlFile("net/core")) {
+		return fmt.Errorf("%s has no entry net/core: mount the host's /proc/sys/net at %s", h.sysctlDir, h.sysctlFile("net"))
+	}
+	return nil
+}
 
 // readSysctls reads the entries of the link that keys name, such as "ipv6/accept_ra". What does not exist is left out.
 func (h *Handle) readSysctls(link string, keys map[string]string) (map[string]string, error) {
@@ -30,11 +43,11 @@ func (h *Handle) readSysctls(link string, keys map[string]string) (map[string]st
 	values := make(map[string]string, len(keys))
 	err := h.inNamespace(func() error {
 		for key := range keys {
-			file, err := sysctlPath(link, key)
+			entry, err := linkSysctl(link, key)
 			if err != nil {
 				return err
 			}
-			value, err := readSysctl(file)
+			value, err := readSysctl(h.sysctlFile(entry))
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
 			case err != nil:
@@ -56,14 +69,14 @@ func (h *Handle) writeSysctls(link string, entries map[string]string) error {
 	}
 	return h.inNamespace(func() error {
 		for _, key := range slices.Sorted(maps.Keys(entries)) {
-			file, err := sysctlPath(link, key)
+			entry, err := linkSysctl(link, key)
 			if err != nil {
 				return err
 			}
-			if strings.HasPrefix(key, "ipv6/") && !exists(procNet+"/ipv6") {
+			if strings.HasPrefix(key, "ipv6/") && !exists(h.sysctlFile("net/ipv6")) {
 				continue
 			}
-			if err := writeSysctl(file, entries[key]); err != nil {
+			if err := h.writeSysctl(entry, entries[key]); err != nil {
 				return err
 			}
 		}
@@ -71,13 +84,13 @@ func (h *Handle) writeSysctls(link string, entries map[string]string) error {
 	})
 }
 
-// sysctlPath returns the file of a key such as "ipv6/accept_ra".
-func sysctlPath(link, key string) (string, error) {
+// linkSysctl returns the entry of a link's key such as "ipv6/accept_ra".
+func linkSysctl(link, key string) (string, error) {
 	stack, entry, ok := strings.Cut(key, "/")
 	if !ok || stack != "ipv4" && stack != "ipv6" || entry == "" || strings.ContainsAny(entry, "/.") || strings.Contains(link, "/") {
 		return "", fmt.Errorf("sysctl %q of link %q: want ipv4/NAME or ipv6/NAME: %w", key, link, unix.EINVAL)
 	}
-	return path.Join(procNet, stack, "conf", link, entry), nil
+	return path.Join("net", stack, "conf", link, entry), nil
 }
 
 func exists(file string) bool {
@@ -93,8 +106,10 @@ func readSysctl(file string) (string, error) {
 	return strings.TrimSpace(string(value)), nil
 }
 
-// writeSysctl writes only what differs, so that /proc/sys may be read-only where all is well.
-func writeSysctl(file, value string) error {
+// writeSysctl writes only what differs, so that the directory may be read-only where all is well. The error of one that may not be written
+// says what to do.
+func (h *Handle) writeSysctl(entry, value string) error {
+	file := h.sysctlFile(entry)
 	have, err := readSysctl(file)
 	if err != nil || have == value {
 		return err
@@ -104,8 +119,12 @@ func writeSysctl(file, value string) error {
 		_, err = f.WriteString(value)
 		err = errors.Join(err, f.Close())
 	}
-	if err != nil {
-		return fmt.Errorf("set sysctl to %s, which is %s: %w", value, have, err)
+	switch {
+	case errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("set %s to %s, which is %s: run `sysctl -w %s=%s` on the host, or mount its /proc/sys/net where the daemon may write "+
+			"and say so with --sysctl-dir: %w", sysctlName(entry), value, have, sysctlName(entry), value, err)
+	case err != nil:
+		return fmt.Errorf("set %s to %s, which is %s: %w", sysctlName(entry), value, have, err)
 	}
 	return nil
 }
@@ -114,13 +133,8 @@ func writeSysctl(file, value string) error {
 // families asked for when it is off. The error says what to do where the daemon may not write.
 func (h *Handle) EnsureForwarding(ipv4, ipv6 bool) error {
 	return h.inNamespace(func() error {
-		for _, file := range forwardingFiles(ipv4, ipv6) {
-			err := writeSysctl(file, "1")
-			if errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission) {
-				return fmt.Errorf("switch forwarding on: run `sysctl -w %s=1` on the host, or give the daemon a writable /proc/sys: %w",
-					sysctlName(file), err)
-			}
-			if err != nil {
+		for _, entry := range forwardingEntries(ipv4, ipv6) {
+			if err := h.writeSysctl(entry, "1"); err != nil {
 				return fmt.Errorf("switch forwarding on: %w", err)
 			}
 		}
@@ -132,41 +146,44 @@ func (h *Handle) EnsureForwarding(ipv4, ipv6 bool) error {
 func (h *Handle) CheckForwarding(ipv4, ipv6 bool) error {
 	return h.inNamespace(func() error {
 		var errs []error
-		for _, file := range forwardingFiles(ipv4, ipv6) {
-			value, err := readSysctl(file)
+		for _, entry := range forwardingEntries(ipv4, ipv6) {
+			value, err := readSysctl(h.sysctlFile(entry))
 			switch {
 			case err != nil:
 				errs = append(errs, err)
 			case value == "0":
-				errs = append(errs, fmt.Errorf("forwarding is off: %s is 0, want 1", sysctlName(file)))
+				errs = append(errs, fmt.Errorf("forwarding is off: %s is 0, want 1", sysctlName(entry)))
 			}
 		}
 		return errors.Join(errs...)
 	})
 }
 
-func forwardingFiles(ipv4, ipv6 bool) []string {
-	var files []string
+func forwardingEntries(ipv4, ipv6 bool) []string {
+	var entries []string
 	if ipv4 {
-		files = append(files, forwardingIPv4)
+		entries = append(entries, forwardingIPv4)
 	}
 	if ipv6 {
-		files = append(files, forwardingIPv6)
+		entries = append(entries, forwardingIPv6)
 	}
-	return files
+	return entries
 }
 
 // sysctlName returns the name of an entry as sysctl(8) has it.
-func sysctlName(file string) string {
-	return strings.ReplaceAll(strings.TrimPrefix(file, "/proc/sys/"), "/", ".")
+func sysctlName(entry string) string {
+	return strings.NewReplacer("/", ".", ".", "/").Replace(entry)
 }
+
+// bridgeNetfilter begins the entries of the module br_netfilter.
+const bridgeNetfilter = "net/bridge/bridge-nf-call-"
 
 // BridgeNetfilter says whether bridged IPv4 and IPv6 packets pass through the netfilter hooks, without which a pod that reaches
 // itself or its neighbour on the node through a Service gets answers that were not translated back. Both are false when the
 // module br_netfilter is not loaded.
 func (h *Handle) BridgeNetfilter() (ipv4, ipv6 bool, err error) {
 	read := func(entry string) (bool, error) {
-		value, err := readSysctl(procNet + "/bridge/bridge-nf-call-" + entry)
+		value, err := readSysctl(h.sysctlFile(bridgeNetfilter + entry))
 		if errors.Is(err, fs.ErrNotExist) {
 			return false, nil
 		}

@@ -3,6 +3,9 @@
 package linux
 
 import (
+	"errors"
+	"log/slog"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -45,25 +48,70 @@ func TestForwarding(t *testing.T) {
 func TestForwardingReadOnly(t *testing.T) {
 	h := open(t)
 	run(t, "sysctl -w net.ipv4.ip_forward=0")
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		t.Fatal(err)
-	}
-	for _, m := range []struct {
-		source, target string
-		flags          uintptr
-	}{
-		{"", "/", unix.MS_REC | unix.MS_PRIVATE},
-		{"/proc/sys", "/proc/sys", unix.MS_BIND},
-		{"", "/proc/sys", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY},
-	} {
-		if err := unix.Mount(m.source, m.target, "", m.flags, ""); err != nil {
-			t.Fatalf("mount %v: %v", m, err)
-		}
-	}
+	mountNamespace(t)
+	readOnlySysctls(t)
 	err := h.EnsureForwarding(true, false)
 	if err == nil || !strings.Contains(err.Error(), "sysctl -w net.ipv4.ip_forward=1") {
 		t.Errorf("have %v, want an error that says what to do", err)
 	}
+}
+
+// TestSysctlDir has the kernel's settings at another place too, where they can be written.
+func TestSysctlDir(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := Open(slog.New(slog.DiscardHandler), WithSysctlDir(dir)); err == nil || !strings.Contains(err.Error(), "mount the host's /proc/sys/net at "+dir+"/net") {
+		t.Errorf("an empty directory: have %v, want an error that says what to mount", err)
+	}
+	enterNamespace(t)
+	mountNamespace(t)
+	if err := os.Mkdir(dir+"/net", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mount(t, "/proc/sys/net", dir+"/net", unix.MS_BIND)
+	t.Cleanup(func() { _ = unix.Unmount(dir+"/net", unix.MNT_DETACH) }) // the directory is removed by this thread
+	h := open(t, WithSysctlDir(dir))
+	run(t, "sysctl -w net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.netfilter.nf_conntrack_tcp_be_liberal=0")
+	setUp(t, underlay)
+	readOnlySysctls(t)
+	link := flannel4()
+	link.Sysctls = map[string]string{"ipv6/accept_ra": "0", "ipv4/route_localnet": "1"}
+	if err := errors.Join(append(h.ApplyLinks(t.Context(), set(link)), h.EnsureForwarding(true, true),
+		h.EnsureConntrack(ConntrackSettings{BeLiberal: true}))...); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.CheckForwarding(true, true); err != nil {
+		t.Error(err)
+	}
+	wantLink(t, h, link)
+	const want = "1 1 1 0 1"
+	have := run(t, "sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.netfilter.nf_conntrack_tcp_be_liberal "+
+		"net.ipv6.conf.flannel/1.accept_ra net.ipv4.conf.flannel/1.route_localnet")
+	if have = strings.Join(strings.Fields(have), " "); have != want {
+		t.Errorf("have %s, want %s", have, want)
+	}
+}
+
+// mountNamespace moves the thread to a mount namespace of its own.
+func mountNamespace(t *testing.T) {
+	t.Helper()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		t.Fatal(err)
+	}
+	mount(t, "", "/", unix.MS_REC|unix.MS_PRIVATE)
+}
+
+func mount(t *testing.T, source, target string, flags uintptr) {
+	t.Helper()
+	if err := unix.Mount(source, target, "", flags, ""); err != nil {
+		t.Fatalf("mount %s at %s: %v", source, target, err)
+	}
+}
+
+// readOnlySysctls makes /proc/sys what it is in an unprivileged container.
+func readOnlySysctls(t *testing.T) {
+	t.Helper()
+	mount(t, "/proc/sys", "/proc/sys", unix.MS_BIND)
+	mount(t, "", "/proc/sys", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY)
 }
 
 // TestOtherThread calls from a goroutine whose thread is in another network namespace.
@@ -99,7 +147,7 @@ func TestBridgeNetfilter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !exists(procNet + "/bridge") {
+	if !exists(defaultSysctlDir + "/net/bridge") {
 		if ipv4 || ipv6 {
 			t.Error("bridged packets pass netfilter without br_netfilter")
 		}

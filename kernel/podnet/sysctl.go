@@ -22,7 +22,7 @@ type sysctl struct {
 func writeSysctls(settings []sysctl) error {
 	var errs []error
 	for _, s := range settings {
-		err := writeSysctl("/proc/sys/"+s.path, s.value)
+		err := writeSysctl(string(HostSysctls)+"/"+s.path, s.value)
 		if err != nil && !(s.optional && errors.Is(err, os.ErrNotExist)) {
 			errs = append(errs, fmt.Errorf("set sysctl %s to %s: %w", s.path, s.value, err))
 		}
@@ -52,16 +52,30 @@ func writeSysctl(path, value string) error {
 	return err
 }
 
+// Sysctls is the directory where the kernel shows its settings: of the network namespace that the thread is in, as far as they are those of one.
+type Sysctls string
+
+// HostSysctls is the place where a program on the host finds them. A container, whose /proc/sys is read-only, has them at another place.
+const HostSysctls Sysctls = "/proc/sys"
+
+func (s Sysctls) localnet(bridge string) string {
+	return string(s) + "/net/ipv4/conf/" + bridge + "/route_localnet"
+}
+
 // AllowLocalnet lets connections from a loopback address of the host, rewritten to a pod's address, leave by the bridge. It opens
 // the host's loopback addresses to what comes in by the bridge (CVE-2020-8558), so the packet filter must drop that
 // before this is called.
-func AllowLocalnet(bridge string) error {
-	return writeSysctls([]sysctl{{path: "net/ipv4/conf/" + bridge + "/route_localnet", value: "1"}})
+func (s Sysctls) AllowLocalnet(bridge string) error {
+	file := s.localnet(bridge)
+	if err := writeSysctl(file, "1"); err != nil {
+		return fmt.Errorf("set sysctl %s to 1: %w", file, err)
+	}
+	return nil
 }
 
 // Localnet reports whether AllowLocalnet has been called for a bridge; it has not for one that does not exist.
-func Localnet(bridge string) (bool, error) {
-	data, err := os.ReadFile("/proc/sys/net/ipv4/conf/" + bridge + "/route_localnet")
+func (s Sysctls) Localnet(bridge string) (bool, error) {
+	data, err := os.ReadFile(s.localnet(bridge))
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
 	}

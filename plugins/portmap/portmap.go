@@ -61,7 +61,7 @@ func (h *Ports) Add(ctx context.Context, p hostport.Pod) error {
 		return fmt.Errorf("map host ports: %w", err)
 	}
 	if p.HasIPv4() {
-		if err := podnet.AllowLocalnet(p.Bridge); err != nil {
+		if err := podnet.HostSysctls.AllowLocalnet(p.Bridge); err != nil {
 			return errors.Join(err, h.Remove(ctx, p))
 		}
 	}
