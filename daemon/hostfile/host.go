@@ -78,7 +78,7 @@ func (h *Host) Announce(a node.Announcement) error {
 	if err := h.put(h.opts.SubnetFile, env.Encode()); err != nil {
 		return err
 	}
-	if err := h.installPlugins(); err != nil {
+	if _, err := h.Install(); err != nil {
 		return err
 	}
 	conflist, err := Conflist{
@@ -102,21 +102,24 @@ func (h *Host) put(path string, data []byte) error {
 	return nil
 }
 
-func (h *Host) installPlugins() error {
+// Install copies the plugins to where the runtime looks for them, those that differ, and returns the names of the files that it wrote. It does nothing when
+// there is no such directory, or the plugins came from it. It stops at the first failure.
+func (h *Host) Install() (written []string, err error) {
 	if h.opts.BinDir == "" || sameDir(h.opts.BinDir, h.opts.PluginsDir) {
-		return nil
+		return nil, nil
 	}
 	for _, name := range plugins() {
 		to := filepath.Join(h.opts.BinDir, name)
 		changed, err := install(to, filepath.Join(h.opts.PluginsDir, name), 0o755)
 		if err != nil {
-			return fmt.Errorf("install %s: %w", to, err)
+			return written, fmt.Errorf("install %s: %w", to, err)
 		}
 		if changed {
 			h.opts.Log.Info("installed a plugin", "file", to)
+			written = append(written, to)
 		}
 	}
-	return nil
+	return written, nil
 }
 
 func sameDir(a, b string) bool {

@@ -60,6 +60,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	if cfg.Install {
+		return install(cfg, out)
+	}
 	log := newLogger(cfg, os.Stderr)
 	if cfg.Cleanup {
 		return cleanup(ctx, cfg, log, out)
