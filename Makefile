@@ -17,7 +17,7 @@ OUTAGE   ?= 3m
 IMAGE     ?= docker.io/twill-cni/twill:$(shell sed -n 's/^appVersion: *//p' deploy/chart/twill/Chart.yaml)
 PLATFORMS ?= linux/amd64 linux/arm64
 
-.PHONY: help build image demo test bench lint arch unit e2e e2e-outage fuzz tools peers kube kube-build setup root clean
+.PHONY: help build image demo test bench lint arch unit e2e e2e-outage fuzz tools peers kube kube-build kube-node kube-node-build setup root clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,25 @@ kube-build:
 		-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" -o $(KUBE)/ \
 		k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-proxy k8s.io/kubernetes/cmd/kubectl
 	cat test/kube/go.mod test/kube/go.sum | sha256sum >$(KUBE)/built-from
+
+kube-node: ## build what machines of a Kubernetes run: kubelet, containerd, runc, CoreDNS and the controllers (long, the first time)
+	@test/setup.sh node
+	@mkdir -p $(KUBE)
+	@[ "$$(cat $(KUBE)/node-built-from 2>/dev/null)" = "$$($(NODE_SOURCES))" ] || $(MAKE) --no-print-directory kube-node-build
+
+NODE_SOURCES := cat test/{kube,runtime,coredns}/go.{mod,sum} | sha256sum
+
+kube-node-build:
+	rm -f $(KUBE)/node-built-from
+	cd test/kube && version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) && CGO_ENABLED=0 nice go build -trimpath \
+		-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" -o $(KUBE)/ k8s.io/kubernetes/cmd/kube-controller-manager \
+		k8s.io/kubernetes/cmd/kube-scheduler k8s.io/kubernetes/cmd/kubelet k8s.io/kubernetes/test/images/agnhost
+	cd test/kube && source=$$(go list -m -f '{{.Dir}}' k8s.io/kubernetes) && install -m 644 $$source/test/images/agnhost/porter/localhost.* $(KUBE)/ && \
+		gcc -Os -Wall -static -s -DVERSION=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) -o $(KUBE)/pause $$source/build/pause/linux/pause.c
+	cd test/runtime && CGO_ENABLED=0 nice go build -trimpath -ldflags "-s -w" -o $(KUBE)/ $$(go list tool | grep containerd)
+	cd test/runtime && CGO_ENABLED=1 nice go build -trimpath -ldflags "-s -w" -tags seccomp -o $(KUBE)/ github.com/opencontainers/runc
+	cd test/coredns && CGO_ENABLED=0 nice go build -trimpath -ldflags "-s -w" -o $(KUBE)/ github.com/coredns/coredns
+	$(NODE_SOURCES) >$(KUBE)/node-built-from
 
 setup: ## install the Debian packages that the tests use
 	test/setup.sh

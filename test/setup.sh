@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests and benchmarks need from Debian, and nothing that is there already. Twill itself needs none of it.
+# With the argument "node", what machines of Kubernetes and their images need, too (test/kubetest).
 set -euo pipefail
 
 need=()
@@ -16,6 +17,15 @@ want conntrack conntrack     # an independent reading of connection tracking
 want iperf3    iperf3        # throughput
 want bird      bird2         # an independent BGP neighbour
 want vtysh     frr           # another one, with BFD and a route reflector of its own
+
+if [ "${1:-}" = node ]; then
+	[ -e /usr/include/seccomp.h ] || need+=(libseccomp-dev) # runc is cgo
+	want busybox busybox-static # a shell for images
+	want curl    curl           # in the image of agnhost, as the rest
+	want dig     bind9-dnsutils
+	want nc      netcat-openbsd
+	want socat   socat
+fi
 
 [ ${#need[@]} -eq 0 ] && exit 0
 mapfile -t need < <(printf '%s\n' "${need[@]}" | sort -u)
