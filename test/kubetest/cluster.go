@@ -24,7 +24,8 @@ type Cluster struct {
 	kinds   kinds
 	files   atomic.Int64 // kubeconfigs so far
 
-	etcd, server *process
+	etcd, server           *process
+	controllers, scheduler *process
 }
 
 // Launch starts a cluster and waits until its API can be used: it is ready, its own namespaces exist and a Service gets a ClusterIP.
@@ -46,6 +47,9 @@ func Launch(ctx context.Context, options Options) (*Cluster, error) {
 	if err == nil {
 		err = c.startServer(ctx)
 	}
+	if err == nil && options.Controllers != nil {
+		err = c.startControllers(ctx)
+	}
 	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("launch a cluster: %w", err)
@@ -55,6 +59,7 @@ func Launch(ctx context.Context, options Options) (*Cluster, error) {
 
 // Close ends all processes and removes all files.
 func (c *Cluster) Close() {
+	c.KillControllers()
 	c.server.kill()
 	c.etcd.kill()
 	if c.admin != nil {
@@ -149,7 +154,11 @@ func (c *Cluster) makeIdentities() error {
 	if err != nil {
 		return fmt.Errorf("certify the administrator: %w", err)
 	}
-	err = errors.Join(server.write(c.dir, "server"), tokens.write(c.dir, "tokens"),
+	kubelets, err := ca.client("kube-apiserver", "system:masters")
+	if err != nil {
+		return fmt.Errorf("certify kube-apiserver for kubelets: %w", err)
+	}
+	err = errors.Join(server.write(c.dir, "server"), tokens.write(c.dir, "tokens"), kubelets.write(c.dir, "kubelet-client"),
 		os.WriteFile(filepath.Join(c.dir, "ca.crt"), ca.pem, 0o600), os.WriteFile(c.Admin(), ca.kubeconfig(c.URL(), admin), 0o600))
 	if err != nil {
 		return fmt.Errorf("write certificates: %w", err)
@@ -194,10 +203,6 @@ func (c *Cluster) startServer(ctx context.Context) error {
 }
 
 func (c *Cluster) serverFlags() []string {
-	var services []string
-	for _, p := range c.options.ServiceCIDRs {
-		services = append(services, p.String())
-	}
 	file := func(name string) string { return filepath.Join(c.dir, name) }
 	flags := []string{
 		"--etcd-servers=unix://" + file("etcd.sock"),
@@ -206,14 +211,20 @@ func (c *Cluster) serverFlags() []string {
 		"--tls-cert-file=" + file("server.crt"), "--tls-private-key-file=" + file("server.key"), "--client-ca-file=" + file("ca.crt"),
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + file("tokens.crt"), "--service-account-signing-key-file=" + file("tokens.key"),
-		"--service-cluster-ip-range=" + strings.Join(services, ","),
+		"--service-cluster-ip-range=" + list(c.options.ServiceCIDRs),
 		"--authorization-mode=Node,RBAC",
 		"--allow-privileged=true",
+		// How it reaches kubelets, for logs and exec.
 		"--kubelet-preferred-address-types=InternalIP",
-		// They wait for a controller manager: for the service account that every Pod has, and for the end of a new Node's taint.
-		"--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
+		"--kubelet-client-certificate=" + file("kubelet-client.crt"), "--kubelet-client-key=" + file("kubelet-client.key"),
 		// One client writes 10,000 objects; fairness among clients would make it wait.
 		"--enable-priority-and-fairness=false",
+	}
+	if c.options.Controllers == nil {
+		// They wait for a controller manager: for the service account that every Pod has, and for the end of a new Node's taint.
+		flags = append(flags, "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition")
+	} else {
+		flags = append(flags, "--enable-admission-plugins=NodeRestriction") // what a kubelet may say of its Node and Pods
 	}
 	if c.options.Addr.IsLoopback() {
 		flags = append(flags, "--endpoint-reconciler-type=none") // an endpoint must not be a loopback address

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -19,7 +20,8 @@ type Options struct {
 	Port         uint16         // default 6443
 	ServiceCIDRs []netip.Prefix // at most one a family, that of Addr first; default 10.96.0.0/16 and fd00:96::/112
 	Args         []string       // more flags for kube-apiserver; they win
-	Programs     string         // holds etcd, kube-apiserver, kube-proxy and kubectl; default TWILL_KUBE, then .cache/kube of the repository
+	Controllers  *Controllers   // what runs beside kube-apiserver; default: nothing does, and a test writes what controllers would
+	Programs     string         // holds the programs of Kubernetes; default TWILL_KUBE, then .cache/kube of the repository
 	Timeout      time.Duration  // for each process to be ready; default one minute
 }
 
@@ -50,12 +52,26 @@ func (o Options) complete() (Options, error) {
 		return o, fmt.Errorf("the first service CIDR %v is not of the family of %v", o.ServiceCIDRs[0], o.Addr)
 	}
 	var err error
-	o.Programs, err = programs(o.Programs)
+	needs := controlPrograms
+	if o.Controllers != nil {
+		needs = slices.Concat(needs, controllerPrograms)
+		if o.Controllers, err = o.Controllers.complete(o.Addr); err != nil {
+			return o, err
+		}
+	}
+	o.Programs, err = programs(o.Programs, needs)
 	return o, err
 }
 
+// What "make kube" and "make kube-node" build, by who needs it.
+var (
+	controlPrograms    = []string{"etcd", "kube-apiserver", "kube-proxy", "kubectl"}
+	controllerPrograms = []string{"kube-controller-manager", "kube-scheduler"}
+	machinePrograms    = []string{"kubelet", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "pause"}
+)
+
 // programs returns the directory that holds the programs.
-func programs(dir string) (string, error) {
+func programs(dir string, names []string) (string, error) {
 	dir = cmp.Or(dir, os.Getenv("TWILL_KUBE"))
 	if dir == "" {
 		root, err := repository()
@@ -64,9 +80,13 @@ func programs(dir string) (string, error) {
 		}
 		dir = filepath.Join(root, ".cache", "kube")
 	}
-	for _, name := range []string{"etcd", "kube-apiserver", "kube-proxy", "kubectl"} {
+	for _, name := range names {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-			return "", fmt.Errorf("find the programs (make kube builds them): %w", err)
+			target := "make kube-node"
+			if slices.Contains(controlPrograms, name) {
+				target = "make kube"
+			}
+			return "", fmt.Errorf("find the programs (%s builds them): %w", target, err)
 		}
 	}
 	return filepath.Abs(dir)

@@ -26,6 +26,7 @@ type program struct {
 	args      []string
 	namespace string // file of a network namespace; "" is the caller's
 	dir       string // for the working directory and the log, which another start of the program continues
+	cell      *cell  // of the machine that it belongs to, whose network namespace it has then; its working directory is / there
 }
 
 func (p program) name() string { return filepath.Base(p.path) }
@@ -39,13 +40,24 @@ func (p program) start() (*process, error) {
 	cmd := exec.Command(p.path, p.args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	start := func() error { return inside(p.namespace, cmd.Start) }
+	if p.cell != nil {
+		if err := p.cell.command(cmd, "/"); err != nil {
+			return nil, fmt.Errorf("start %s: %w", p.name(), err)
+		}
+		start = func() error {
+			if err := p.cell.enter(); err != nil {
+				return err
+			}
+			return cmd.Start()
+		}
+	}
 	started := &process{cmd: cmd, log: log.Name(), done: make(chan struct{})}
 	failed := make(chan error)
 	go func() {
-		// The death signal is sent when the thread ends that started the program: this one lives as long.
+		// The death signal is sent when the thread ends that started the program: this one lives as long, and no longer.
 		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := inside(p.namespace, cmd.Start)
+		err := start()
 		failed <- err
 		if err == nil {
 			_ = cmd.Wait() // how it ended is for its log to say
@@ -86,7 +98,7 @@ func (p *process) await(ctx context.Context, timeout time.Duration, ready func(c
 		case <-ctx.Done():
 			err = errors.Join(ctx.Err(), err)
 		}
-		return fmt.Errorf("wait for %s: %w\n%s", filepath.Base(p.cmd.Path), err, tail(p.log))
+		return fmt.Errorf("wait for %s: %w\n%s", strings.TrimSuffix(filepath.Base(p.log), ".log"), err, tail(p.log))
 	}
 }
 

@@ -1,0 +1,143 @@
+package kubetest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// SiteOptions say what a site is like. The zero value of each field stands for its default.
+type SiteOptions struct {
+	Machines int                  // they are called node-1, node-2 and so on; default 2
+	Cluster  Options              // Namespace and Addr are the site's to say; Controllers are default ones when there are none
+	Images   []Image              // beside StandardImages
+	Archives []string             // of more images
+	Prepare  func(*Machine) error // is called for each machine before its kubelet is started: for a CNI configuration, for example
+	Kubelet  string               // as in MachineOptions
+}
+
+// Site is a cluster as it is elsewhere: an underlay, a control plane on it with a host of its own, and machines with kubelets. It has no network
+// for Pods: its Nodes are NotReady until somebody gives them one.
+type Site struct {
+	Underlay *Underlay
+	Control  *Host
+	Cluster  *Cluster
+	Machines []*Machine
+
+	dir string
+}
+
+// LaunchSite starts a site and waits until all kubelets are healthy and have registered their Nodes. When it fails, nothing is left.
+func LaunchSite(ctx context.Context, options SiteOptions) (*Site, error) {
+	s := &Site{}
+	if err := s.launch(ctx, options); err != nil {
+		return nil, errors.Join(fmt.Errorf("launch a site: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Site) launch(ctx context.Context, o SiteOptions) error {
+	var err error
+	if s.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-site", leftPrefix, os.Getpid())); err != nil {
+		return err
+	}
+	if s.Underlay, err = NewUnderlay(); err != nil {
+		return err
+	}
+	if s.Control, err = s.Underlay.Host(); err != nil {
+		return err
+	}
+	// The two take their time independently.
+	var wg sync.WaitGroup
+	errs := make([]error, 2)
+	wg.Go(func() { errs[0] = s.launchCluster(ctx, o.Cluster) })
+	wg.Go(func() { errs[1] = s.launchMachines(ctx, o) })
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	errs = make([]error, len(s.Machines))
+	for i, m := range s.Machines {
+		wg.Go(func() {
+			if o.Prepare != nil {
+				errs[i] = o.Prepare(m)
+			}
+			if errs[i] == nil {
+				errs[i] = m.Join(ctx, s.Cluster)
+			}
+			if errs[i] == nil {
+				errs[i] = s.registered(ctx, m)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (s *Site) launchCluster(ctx context.Context, o Options) error {
+	o.Namespace = s.Control.Namespace
+	if !o.Addr.IsValid() || o.Addr.Is4() {
+		o.Addr = s.Control.Addrs[0]
+	} else {
+		o.Addr = s.Control.Addrs[1]
+	}
+	if o.Controllers == nil {
+		o.Controllers = &Controllers{}
+	}
+	var err error
+	s.Cluster, err = Launch(ctx, o)
+	return err
+}
+
+func (s *Site) launchMachines(ctx context.Context, o SiteOptions) error {
+	images, err := StandardImages(o.Cluster.Programs)
+	if err != nil {
+		return err
+	}
+	archive := filepath.Join(s.dir, "images.tar")
+	if err := WriteImages(archive, append(images, o.Images...)...); err != nil {
+		return err
+	}
+	s.Machines = make([]*Machine, cmp.Or(o.Machines, 2))
+	errs := make([]error, len(s.Machines))
+	var wg sync.WaitGroup
+	for i := range s.Machines {
+		wg.Go(func() {
+			s.Machines[i], errs[i] = LaunchMachine(ctx, MachineOptions{Name: fmt.Sprintf("node-%d", i+1), Underlay: s.Underlay,
+				Images: append([]string{archive}, o.Archives...), Kubelet: o.Kubelet, Programs: o.Cluster.Programs, Timeout: o.Cluster.Timeout})
+		})
+	}
+	wg.Wait()
+	_ = os.Remove(archive) // Close removes it, too; it is large
+	return errors.Join(errs...)
+}
+
+func (s *Site) registered(ctx context.Context, m *Machine) error {
+	return s.Cluster.Await(ctx, "kubelet to register "+m.Name(), func(ctx context.Context) error {
+		_, err := s.Cluster.Do(ctx, Request{Path: "/api/v1/nodes/" + m.Name()})
+		return err
+	})
+}
+
+// Close ends everything and removes all that it was.
+func (s *Site) Close() error {
+	errs := make([]error, len(s.Machines))
+	var wg sync.WaitGroup
+	for i, m := range s.Machines {
+		if m != nil {
+			wg.Go(func() { errs[i] = m.Close() })
+		}
+	}
+	wg.Wait()
+	if s.Cluster != nil {
+		s.Cluster.Close()
+	}
+	if s.Underlay != nil {
+		s.Underlay.Close()
+	}
+	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+}
