@@ -40,7 +40,10 @@ type Config struct {
 	HostLocalDir string // empty: none
 	BGPConfig    string // file; empty: none
 
-	Kubeconfig  string // file; empty: none
+	Kubeconfig       string   // file; empty: none, or with the datastore kube that of the pod
+	KubeAPIAddresses []string // HOST:PORT; empty: that of the kubeconfig alone
+	NetConf          string   // file
+
 	Proxy       string // "off" or "nftables"
 	ProxyConfig string // file; empty: none
 

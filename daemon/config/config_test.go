@@ -47,6 +47,7 @@ func defaults() *Config {
 		NodeName: "host1", IPMasq: true,
 		SubnetFile: "/run/flannel/subnet.env", RunDir: "/run/twill", CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin",
 		SysctlDir:       "/proc/sys",
+		NetConf:         "/etc/kube-flannel/net-conf.json",
 		HostLocalDir:    "/var/lib/cni/networks",
 		Proxy:           "off",
 		PodReleaseDelay: 30 * time.Second,
@@ -71,11 +72,11 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		"node-name": "n1", "iface": "eth1", "public-ip": "192.0.2.9", "public-ipv6": "2001:db8::9", "ip-masq": "false",
 		"vxlan-checksum-offload": "off", "subnet-file": "/s", "run-dir": "/r", "cni-conf-dir": "/c/", "cni-bin-dir": "", "host-local-dir": "/h/", "sysctl-dir": "/host/proc/sys/", "pod-release-delay": "2m",
 		"health-address": "[::1]:1", "metrics-address": "", "proxy": "nftables", "proxy-config": "/p", "kubeconfig": "/k", "policy": "off", "log-level": "debug", "log-format": "json",
-		"net-conf": "", "bgp-config": "/b",
+		"net-conf": "/n", "kube-api-address": "10.0.0.1:6443, api.example:443", "bgp-config": "/b",
 	}
 	elsewhere := []string{"iface-regex", "etcd-password-file"} // exclude one of the above; see TestAlternatives
 	want := &Config{
-		Backend: "vxlan", BGPConfig: "/b", Proxy: "nftables", ProxyConfig: "/p", Kubeconfig: "/k", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
+		Backend: "vxlan", BGPConfig: "/b", Proxy: "nftables", ProxyConfig: "/p", Kubeconfig: "/k", KubeAPIAddresses: []string{"10.0.0.1:6443", "api.example:443"}, NetConf: "/n", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
 		EtcdCAFile: "/ca", EtcdCertFile: "/cert", EtcdKeyFile: "/key", EtcdUsername: "u", EtcdPassword: "p",
 		NodeName: "n1", Iface: "eth1", PublicIP: netip.MustParseAddr("192.0.2.9"), PublicIPv6: netip.MustParseAddr("2001:db8::9"),
 		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HostLocalDir: "/h", SysctlDir: "/host/proc/sys", PodReleaseDelay: 2 * time.Minute, HealthAddress: "[::1]:1",
@@ -176,10 +177,11 @@ func TestErrors(t *testing.T) {
 		want          string // the whole error
 	}{
 		{"unknown backend", nil, []string{"TWILLD_BACKEND=udp"}, "", `env TWILLD_BACKEND: "udp" is unknown: use vxlan or bgp`},
-		{"datastore to come", nil, nil, "datastore: kube", `file twill.yaml key datastore: "kube" is not available in this version: use etcd`},
+		{"datastore", nil, nil, "datastore: consul", `file twill.yaml key datastore: "consul" is unknown: use etcd or kube`},
 		{"unknown proxy", []string{"--proxy=iptables"}, nil, "", `flag --proxy: "iptables" is unknown: use off or nftables`},
 		{"policy to come", []string{"--policy=on"}, nil, "", `flag --policy: "on" is not available in this version: use off`},
-		{"net-conf to come", []string{"--net-conf=/k"}, nil, "", "flag --net-conf: is for the datastore kube, which is not available in this version: remove it"},
+		{"API server's address", []string{"--kube-api-address=10.0.0.1"}, nil, "", `flag --kube-api-address: "10.0.0.1" is no HOST:PORT such as 10.0.0.1:6443`},
+		{"API server's port", []string{"--kube-api-address=10.0.0.1:6443,b:0"}, nil, "", `flag --kube-api-address: "b:0" is no HOST:PORT such as 10.0.0.1:6443`},
 		{"relative BGP file", []string{"--bgp-config=bgp.yaml"}, nil, "", `flag --bgp-config: "bgp.yaml" is no absolute path`},
 		{"public address", nil, []string{"TWILLD_PUBLIC_IP=10.0.0"}, "", `env TWILLD_PUBLIC_IP: "10.0.0" is no IPv4 unicast address`},
 		{"public address of the other family", []string{"--public-ip=::1"}, nil, "", `flag --public-ip: "::1" is no IPv4 unicast address`},

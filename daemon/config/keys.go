@@ -35,8 +35,8 @@ func keys() []key {
 	return []key{
 		{name: "backend", fallback: "vxlan", usage: "how nodes reach each other's pods; must agree with the stored network configuration: vxlan or bgp",
 			parse: choice(func(c *Config) *string { return &c.Backend }, []string{"vxlan", "bgp"}, nil)},
-		{name: "datastore", fallback: "etcd", usage: "where leases are kept: etcd",
-			parse: choice(func(c *Config) *string { return &c.Datastore }, []string{"etcd"}, []string{"kube"})},
+		{name: "datastore", fallback: "etcd", usage: "where leases are kept: etcd, or kube for the Kubernetes API",
+			parse: choice(func(c *Config) *string { return &c.Datastore }, []string{"etcd", "kube"}, nil)},
 		{name: "etcd-endpoints", fallback: "http://127.0.0.1:2379", usage: "etcd's client URLs, divided by commas", parse: parseEndpoints},
 		{name: "etcd-prefix", fallback: "/coreos.com/network", usage: "etcd key below which everything is kept; flannel's by default", parse: parsePrefix},
 		{name: "etcd-cafile", usage: "file with the certificates that etcd's own is checked against",
@@ -51,9 +51,14 @@ func keys() []key {
 			parse: func(c *Config, v string) error { c.EtcdPassword = Secret(v); return nil }},
 		{name: "etcd-password-file", usage: "file with the password for etcd",
 			parse: path(func(c *Config) *string { return &c.EtcdPasswordFile }, optional)},
-		{name: "kubeconfig", usage: "file that says how to reach the Kubernetes API; given, the service proxy takes Services from there and not from etcd",
+		{name: "kubeconfig", usage: "file that says how to reach the Kubernetes API; with the datastore etcd, the service proxy then takes Services from there and not " +
+			"from etcd; with the datastore kube, empty in a pod, which has a service account",
 			parse: path(func(c *Config) *string { return &c.Kubeconfig }, optional)},
-		{name: "net-conf", usage: "for the datastore kube, which is not available yet", parse: later("the datastore kube")},
+		{name: "kube-api-address", usage: "where the API server answers even if nobody serves its Service, HOST:PORT, several divided by commas; tried before the address " +
+			"of the kubeconfig or of the pod's environment, whose name its certificate still has to bear",
+			parse: parseAPIAddresses},
+		{name: "net-conf", fallback: "/etc/kube-flannel/net-conf.json", usage: "file with the network configuration, flannel's; for the datastore kube",
+			parse: path(func(c *Config) *string { return &c.NetConf }, required)},
 		{name: "node-name", derived: "the host name", usage: "name of this node, unique in the cluster", parse: parseNodeName},
 		{name: "iface", derived: "that of the default route", usage: "uplink: name of the link by which nodes reach each other, or an address on it",
 			parse: text(func(c *Config) *string { return &c.Iface })},
@@ -138,16 +143,6 @@ func choice(field func(*Config) *string, known, planned []string) func(*Config, 
 	}
 }
 
-// later accepts nothing but the empty value.
-func later(what string) func(*Config, string) error {
-	return func(_ *Config, v string) error {
-		if v != "" {
-			return fmt.Errorf("is for %s, which is not available in this version: remove it", what)
-		}
-		return nil
-	}
-}
-
 func text(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, v string) error {
 		*field(c) = v
@@ -218,6 +213,22 @@ func parseEndpoints(c *Config, v string) error {
 		endpoints = append(endpoints, e)
 	}
 	c.EtcdEndpoints = endpoints
+	return nil
+}
+
+func parseAPIAddresses(c *Config, v string) error {
+	c.KubeAPIAddresses = nil
+	for a := range strings.SplitSeq(v, ",") {
+		if a = strings.TrimSpace(a); a == "" {
+			continue
+		}
+		host, port, err := net.SplitHostPort(a)
+		n, portErr := strconv.ParseUint(port, 10, 16)
+		if err != nil || host == "" || portErr != nil || n == 0 {
+			return fmt.Errorf("%q is no HOST:PORT such as 10.0.0.1:6443", a)
+		}
+		c.KubeAPIAddresses = append(c.KubeAPIAddresses, a)
+	}
 	return nil
 }
 

@@ -199,15 +199,15 @@ func (c *cleaner) lease(ctx context.Context) {
 	if !node.PublicIPv6.IsValid() {
 		node.PublicIPv6 = uplink.Addr(true)
 	}
-	datastore, err := openStore(c.cfg, c.log)
+	from, err := openDatastore(c.cfg, c.log)
 	if err != nil {
 		c.failed("release the node's subnets", err)
 		return
 	}
-	released, err := datastore.Release(ctx, node)
+	released, err := from.release(ctx, node)
 	c.failed("release the node's subnets", err)
 	for _, subnets := range released {
 		c.removed("lease " + subnets.String())
 	}
-	c.failed("close the datastore", datastore.Close())
+	c.failed("close the datastore", from.Close())
 }

@@ -49,9 +49,22 @@ type cluster struct {
 	client *clientv3.Client
 	net    *netspace // the underlay's bridge
 	nodes  int
+	kube   *kubernetes // in place of etcd, if there is one
 }
 
 func newCluster(t testing.TB, network string) *cluster {
+	t.Helper()
+	c := newUnderlay(t)
+	c.startEtcd()
+	t.Cleanup(c.stopEtcd)
+	if network != "" {
+		c.put("config", network)
+	}
+	return c
+}
+
+// newUnderlay makes a cluster without a datastore.
+func newUnderlay(t testing.TB) *cluster {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "twilld") // a unix socket's path is short
 	must(t, err)
@@ -60,11 +73,6 @@ func newCluster(t testing.TB, network string) *cluster {
 	c.net.do(func() error {
 		return up(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "underlay"}})
 	})
-	c.startEtcd()
-	t.Cleanup(c.stopEtcd)
-	if network != "" {
-		c.put("config", network)
-	}
 	return c
 }
 
@@ -148,11 +156,15 @@ func (c *cluster) plug(n *testNode, number int) {
 }
 
 func (n *testNode) args(extra ...string) []string {
-	return append([]string{
-		"--etcd-endpoints=unix://" + n.c.socket(), "--iface=eth0", "--node-name=" + n.name,
+	datastore := []string{"--etcd-endpoints=unix://" + n.c.socket()}
+	if n.c.kube != nil {
+		datastore = n.c.kube.flags()
+	}
+	return slices.Concat(datastore, []string{
+		"--iface=eth0", "--node-name=" + n.name,
 		"--subnet-file=" + n.file("subnet.env"), "--run-dir=" + n.file("run"),
 		"--cni-conf-dir=" + n.file("net.d"), "--cni-bin-dir=",
-	}, extra...)
+	}, extra)
 }
 
 func (n *testNode) file(name string) string { return filepath.Join(n.dir, name) }

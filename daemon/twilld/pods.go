@@ -12,7 +12,6 @@ import (
 	"github.com/twill-cni/twill/daemon/config"
 	"github.com/twill-cni/twill/daemon/hostfile"
 	"github.com/twill-cni/twill/plugins/record"
-	"github.com/twill-cni/twill/store/etcd"
 )
 
 // watchAgain is the pause before the records' directory is watched again after that failed.
@@ -20,11 +19,11 @@ const watchAgain = time.Second
 
 // publishPods tells the cluster which pods the node has, until ctx ends, so that Services with a selector find them on every node. Where there is a
 // Kubernetes API, that is its business.
-func publishPods(ctx context.Context, cfg *config.Config, pods *podHost, datastore *etcd.Store) error {
-	if cfg.Kubeconfig != "" {
+func publishPods(ctx context.Context, cfg *config.Config, pods *podHost, from datastore) error {
+	if from.kube != nil {
 		return nil
 	}
-	to, err := datastore.Pods(cfg.NodeName)
+	to, err := from.etcd.Pods(cfg.NodeName)
 	if err != nil { // the node does all else with such a name
 		pods.log.Warn("Services cannot select this node's pods: set --node-name", "err", err)
 		return nil

@@ -29,7 +29,6 @@ import (
 	"github.com/twill-cni/twill/kernel/reconcile"
 	"github.com/twill-cni/twill/overlay"
 	"github.com/twill-cni/twill/store"
-	"github.com/twill-cni/twill/store/etcd"
 )
 
 // serve opens everything, runs the node until ctx ends, and closes everything again.
@@ -56,11 +55,11 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, k.close()) }()
-	datastore, err := openStore(cfg, log)
+	from, err := openDatastore(cfg, log)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, datastore.Close()) }()
+	defer func() { err = errors.Join(err, from.Close()) }()
 
 	pods, err := openPodHost(cfg, k, host, log)
 	if err != nil {
@@ -68,12 +67,12 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	}
 	defer pods.Close()
 	keeper := pods.keeper(cfg, metrics)
-	proxied, err := openServices(cfg, k, neighbours{datastore, routes, metrics}, log)
+	proxied, err := openServices(cfg, k, neighbours{from, routes, metrics}, log)
 	if err != nil {
 		return err
 	}
 	n := node.New(node.Options{
-		Store:     datastore,
+		Store:     from,
 		Dataplane: reconcile.New(k.links, k.tables, log),
 		Host:      host,
 		Log:       log,
@@ -113,10 +112,10 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	g.Go(func() error { return server.Run(ctx) })
 	g.Go(func() error { return questions.Run(ctx) })
 	g.Go(func() error { return n.Run(ctx) })
-	g.Go(func() error { return routes.Run(ctx, datastore) })
+	g.Go(func() error { return routes.Run(ctx, from) })
 	g.Go(func() error { return keeper.Run(ctx) })
 	g.Go(func() error { return proxied.Run(ctx) })
-	g.Go(func() error { return publishPods(ctx, cfg, pods, datastore) })
+	g.Go(func() error { return publishPods(ctx, cfg, pods, from) })
 	err = g.Wait()
 	log.Info("twilld ends; what it programmed stays in the kernel")
 	return err
@@ -139,24 +138,6 @@ func newHost(cfg *config.Config, log *slog.Logger) (*hostfile.Host, error) {
 		IPMasq:       cfg.IPMasq,
 		Log:          log,
 	}), nil
-}
-
-func openStore(cfg *config.Config, log *slog.Logger) (*etcd.Store, error) {
-	s, err := etcd.Open(etcd.Config{
-		Endpoints: cfg.EtcdEndpoints,
-		Prefix:    cfg.EtcdPrefix,
-		CAFile:    cfg.EtcdCAFile,
-		CertFile:  cfg.EtcdCertFile,
-		KeyFile:   cfg.EtcdKeyFile,
-		Username:  cfg.EtcdUsername,
-		Password:  cfg.EtcdPassword.Reveal(),
-
-		PasswordFile: cfg.EtcdPasswordFile,
-	}, log)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("etcd: %w", err)}
-	}
-	return s, nil
 }
 
 // backends are what a backend is made with.

@@ -25,8 +25,6 @@ import (
 	proxyconfig "github.com/twill-cni/twill/proxy/config"
 	"github.com/twill-cni/twill/proxy/dnat"
 	"github.com/twill-cni/twill/store"
-	"github.com/twill-cni/twill/store/etcd"
-	"github.com/twill-cni/twill/store/kube"
 )
 
 // services is the service proxy with what feeds it. With --proxy=off it does nothing but remove the tables of an earlier run.
@@ -36,7 +34,7 @@ type services struct {
 	k    kernels
 	log  *slog.Logger
 
-	datastore *etcd.Store
+	datastore datastore
 	routes    *routing // which announces the addresses of Services
 
 	proxy *proxy.Proxy // nil: off
@@ -55,12 +53,12 @@ const (
 
 // neighbours are the parts of the daemon that the proxy takes from and gives to.
 type neighbours struct {
-	datastore *etcd.Store
+	datastore datastore
 	routes    *routing
 	metrics   *health.Metrics
 }
 
-// openServices reads the file and makes the proxy. Services come from the Kubernetes API when a kubeconfig is given, else from etcd.
+// openServices reads the file and makes the proxy.
 func openServices(cfg *config.Config, k kernels, with neighbours, log *slog.Logger) (*services, error) {
 	s := &services{cfg: cfg, k: k, datastore: with.datastore, routes: with.routes, log: log}
 	if cfg.Proxy == "off" {
@@ -70,14 +68,8 @@ func openServices(cfg *config.Config, k kernels, with neighbours, log *slog.Logg
 	if s.file, err = readProxyFile(cfg.ProxyConfig, log); err != nil {
 		return nil, usageError{err}
 	}
-	var source store.ServiceSource = with.datastore
-	if cfg.Kubeconfig != "" {
-		if source, err = kube.Open(cfg.Kubeconfig, cfg.NodeName, log); err != nil {
-			return nil, usageError{err}
-		}
-	}
 	s.proxy = proxy.New(proxy.Options{
-		Source:    source,
+		Source:    with.datastore.services,
 		Kernel:    k.tables,
 		Config:    s.file,
 		NodeName:  cfg.NodeName,
@@ -125,7 +117,7 @@ func (s *services) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.proxy.Run(ctx) })
-	if s.cfg.Kubeconfig == "" {
+	if s.datastore.kube == nil {
 		g.Go(func() error { return s.followZone(ctx) })
 	}
 	return g.Wait()

@@ -61,7 +61,7 @@ type Client struct {
 	closed bool
 	own    *registration    // this node's, nil without one
 	heard  bool             // the API server has answered
-	errors map[string]error // of the last list and the last watch of each kind, until one goes well
+	errors map[string]error // of the last list or watch of each kind, until one goes well
 }
 
 var (
@@ -119,8 +119,8 @@ func (c *Client) Health() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error
-	for _, what := range slices.Sorted(maps.Keys(c.errors)) {
-		errs = append(errs, fmt.Errorf("%s: %w", what, c.errors[what]))
+	for _, kind := range slices.Sorted(maps.Keys(c.errors)) {
+		errs = append(errs, fmt.Errorf("Kubernetes %ss: %w", kind, c.errors[kind]))
 	}
 	if !c.heard && len(errs) == 0 {
 		return errSilent
@@ -128,25 +128,26 @@ func (c *Client) Health() error {
 	return errors.Join(errs...)
 }
 
-// note keeps the outcome of a list or watch, and logs an error that is new.
-func (c *Client) note(ctx context.Context, what string, err error) {
+// note keeps the outcome of a list or watch of a kind, and logs an error that is new.
+func (c *Client) note(ctx context.Context, kind, request string, err error) {
 	if ctx.Err() != nil || apierrors.IsResourceExpired(err) {
 		return // the end, or a watch that has to begin with a list
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := c.errors[what]
+	old := c.errors[kind]
 	if err == nil {
 		c.heard = true
 		if old != nil {
-			c.log.Info("Kubernetes API answers again", "request", what)
+			c.log.Info("Kubernetes API answers again", "kind", kind)
 		}
-		delete(c.errors, what)
+		delete(c.errors, kind)
 		return
 	}
-	c.errors[what] = err
+	err = fmt.Errorf("%s: %w", request, err)
+	c.errors[kind] = err
 	if old == nil || old.Error() != err.Error() {
-		c.log.Warn("Kubernetes API: what is known stays in force", "request", what, "err", err)
+		c.log.Warn("Kubernetes API: what is known stays in force", "kind", kind, "err", err)
 	}
 }
 
@@ -167,12 +168,12 @@ func (c *Client) reflect(ctx context.Context, r reflection) {
 	noted := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list, err := r.list(ctx, o)
-			c.note(ctx, "list of "+r.kind, err)
+			c.note(ctx, r.kind, "list", err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			w, err := r.watch(ctx, o)
-			c.note(ctx, "watch of "+r.kind, err)
+			c.note(ctx, r.kind, "watch", err)
 			return w, err
 		},
 	}
