@@ -17,7 +17,7 @@ OUTAGE   ?= 3m
 IMAGE     ?= docker.io/twill-cni/twill:$(shell sed -n 's/^appVersion: *//p' deploy/chart/twill/Chart.yaml)
 PLATFORMS ?= linux/amd64 linux/arm64
 
-.PHONY: help build image demo test bench lint arch unit e2e e2e-outage fuzz tools peers kube kube-build kube-node kube-node-build setup root clean
+.PHONY: help build image demo test bench lint arch unit e2e e2e-outage fuzz tools peers kube kube-build kube-node kube-node-build helm manifests chart setup root clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,13 +41,14 @@ image: ## build bin/twill-image.tar, an OCI archive for `ctr -n k8s.io images im
 demo: root build ## three nodes, pods on each, who reaches whom, and a Service balanced over the pods; with VXLAN and with BGP
 	bin/twillctl lab --backend=vxlan,bgp
 
-test: root setup lint arch unit e2e ## everything that CI runs
+test: root setup lint arch unit chart e2e ## everything that CI runs
 
 lint: tools ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
 	go vet ./...
 	go vet -tags failpoint ./...
 	$(TOOLS)/staticcheck ./...
+	cd deploy/image && go vet ./... && $(TOOLS)/staticcheck ./...
 
 arch: ## who may import what
 	go test ./test/arch
@@ -97,7 +98,7 @@ kube-node: ## build what machines of a Kubernetes run: kubelet, containerd, runc
 NODE_SOURCES := cat test/{kube,runtime,coredns}/go.{mod,sum} | sha256sum
 
 kube-node-build:
-	rm -f $(KUBE)/node-built-from
+	rm -rf $(KUBE)/node-built-from $(KUBE)/images
 	cd test/kube && version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) && CGO_ENABLED=0 nice go build -trimpath \
 		-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" -o $(KUBE)/ k8s.io/kubernetes/cmd/kube-controller-manager \
 		k8s.io/kubernetes/cmd/kube-scheduler k8s.io/kubernetes/cmd/kubelet k8s.io/kubernetes/test/images/agnhost
@@ -107,6 +108,22 @@ kube-node-build:
 	cd test/runtime && CGO_ENABLED=1 nice go build -trimpath -ldflags "-s -w" -tags seccomp -o $(KUBE)/ github.com/opencontainers/runc
 	cd test/coredns && CGO_ENABLED=0 nice go build -trimpath -ldflags "-s -w" -o $(KUBE)/ github.com/coredns/coredns
 	$(NODE_SOURCES) >$(KUBE)/node-built-from
+
+helm: ## build helm, with which manifests are generated and the chart is tested (two minutes, the first time)
+	@mkdir -p $(TOOLS)
+	@[ "$$(cat $(TOOLS)/helm-built-from 2>/dev/null)" = "$$(cat test/deploy/helm/go.{mod,sum} | sha256sum)" ] || { \
+		cd test/deploy/helm; \
+		kubernetes=$$(go list -m -f '{{.Version}}' k8s.io/client-go); minor=$${kubernetes#v0.}; \
+		CGO_ENABLED=0 nice go build -trimpath -o $(TOOLS)/ -ldflags "-s -w -X helm.sh/helm/v3/internal/version.version=$$(go list -m -f '{{.Version}}' helm.sh/helm/v3) \
+			-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=$${minor%%.*} \
+			-X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=$${minor%%.*}" helm.sh/helm/v3/cmd/helm; \
+		cat go.mod go.sum | sha256sum >$(TOOLS)/helm-built-from; }
+
+manifests: helm ## generate deploy/twill.yaml and deploy/kustomize from the chart
+	TWILL_HELM=$(TOOLS)/helm go run ./test/deploy/manifests
+
+chart: helm kube ## the chart and what is generated from it, also as an API server sees them
+	TWILL_HELM=$(TOOLS)/helm TWILL_KUBE=$(KUBE) go test -count=1 ./test/deploy/...
 
 setup: ## install the Debian packages that the tests use
 	test/setup.sh

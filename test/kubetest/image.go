@@ -66,6 +66,10 @@ type manifestEntry struct {
 }
 
 func (i Image) write(out *tar.Writer) (manifestEntry, error) {
+	i, err := i.resolved()
+	if err != nil {
+		return manifestEntry{}, err
+	}
 	layer, err := i.layer()
 	if err != nil {
 		return manifestEntry{}, err
@@ -87,25 +91,31 @@ func (i Image) write(out *tar.Writer) (manifestEntry, error) {
 	return entry, addFile(out, entry.Layers[0], layer, 0o644)
 }
 
-// layer returns the image's files as a tar archive. The same files make the same archive.
-func (i Image) layer() ([]byte, error) {
-	files, links := maps.Clone(i.Files), maps.Clone(i.Links)
-	if files == nil {
-		files = map[string]string{}
+// resolved returns the image with Programs and Busybox among Files and Links.
+func (i Image) resolved() (Image, error) {
+	i.Files, i.Links = maps.Clone(i.Files), maps.Clone(i.Links)
+	if i.Files == nil {
+		i.Files = map[string]string{}
 	}
-	if links == nil {
-		links = map[string]string{}
+	if i.Links == nil {
+		i.Links = map[string]string{}
 	}
 	for _, name := range i.Programs {
-		if err := addProgram(files, name); err != nil {
-			return nil, err
+		if err := addProgram(i.Files, name); err != nil {
+			return i, err
 		}
 	}
 	if i.Busybox {
-		if err := addBusybox(files, links); err != nil {
-			return nil, err
+		if err := addBusybox(i.Files, i.Links); err != nil {
+			return i, err
 		}
 	}
+	i.Programs, i.Busybox = nil, false
+	return i, nil
+}
+
+// layer returns the files of a resolved image as a tar archive. The same files make the same archive.
+func (i Image) layer() ([]byte, error) {
 	var layer bytes.Buffer
 	out := tar.NewWriter(&layer)
 	for _, dir := range append([]string{"/tmp"}, i.Dirs...) {
@@ -113,12 +123,12 @@ func (i Image) layer() ([]byte, error) {
 			return nil, err
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		info, err := os.Stat(files[name])
+	for _, name := range slices.Sorted(maps.Keys(i.Files)) {
+		info, err := os.Stat(i.Files[name])
 		if err != nil {
 			return nil, err
 		}
-		text, err := os.ReadFile(files[name])
+		text, err := os.ReadFile(i.Files[name])
 		if err == nil {
 			err = addFile(out, name[1:], text, int64(info.Mode().Perm()))
 		}
@@ -131,8 +141,8 @@ func (i Image) layer() ([]byte, error) {
 			return nil, err
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(links)) {
-		if err := out.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name[1:], Linkname: links[name], Mode: 0o777}); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(i.Links)) {
+		if err := out.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name[1:], Linkname: i.Links[name], Mode: 0o777}); err != nil {
 			return nil, err
 		}
 	}

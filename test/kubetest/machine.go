@@ -23,7 +23,8 @@ import (
 type MachineOptions struct {
 	Name     string // of the host and of its Node
 	Underlay *Underlay
-	Images   []string // archives of images that its containerd has from the start
+	Images   []Image  // that its containerd has from the start
+	Archives []string // of more of them: see Import
 	Kubelet  string   // more keys of KubeletConfiguration, as YAML; they win. See kubelet's configuration API, v1beta1
 	Programs string   // holds what "make kube-node" builds; default as for Options
 	Timeout  time.Duration
@@ -49,12 +50,12 @@ var machines atomic.Int64
 // StartKubelet. When it fails, nothing is left.
 func LaunchMachine(ctx context.Context, options MachineOptions) (*Machine, error) {
 	m := &Machine{options: options}
-	err := m.make()
+	err := m.make(ctx)
 	if err == nil {
 		err = m.Boot(ctx)
 	}
 	if err == nil {
-		err = m.Import(ctx, options.Images...)
+		err = m.Import(ctx, options.Archives...)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("launch machine %s: %w", options.Name, err), m.Close())
@@ -63,7 +64,7 @@ func LaunchMachine(ctx context.Context, options MachineOptions) (*Machine, error
 }
 
 // make makes what stays when the machine is restarted.
-func (m *Machine) make() error {
+func (m *Machine) make(ctx context.Context) error {
 	m.options.Timeout = cmp.Or(m.options.Timeout, defaultTimeout)
 	var err error
 	if m.options.Programs, err = programs(m.options.Programs, machinePrograms); err != nil {
@@ -79,6 +80,15 @@ func (m *Machine) make() error {
 	}
 	if err := makeRoot(filepath.Join(m.dir, "root"), m.options.Name); err != nil {
 		return fmt.Errorf("make the file system: %w", err)
+	}
+	if len(m.options.Images) > 0 {
+		store, err := imageStore(ctx, m.options.Programs, m.options.Images)
+		if err == nil {
+			err = m.takeImages(store)
+		}
+		if err != nil {
+			return fmt.Errorf("make the images: %w", err)
+		}
 	}
 	m.cgroups, err = makeCgroups(name)
 	return err

@@ -28,7 +28,7 @@ func makeRoot(root, name string) error {
 		}
 	}
 	for _, file := range systemFiles {
-		if err := copyTree(filepath.Join("/etc", file), filepath.Join(root, "etc", file)); err != nil {
+		if err := copyTree(filepath.Join("/etc", file), filepath.Join(root, "etc", file), copyFile); err != nil {
 			return err
 		}
 	}
@@ -43,37 +43,6 @@ func makeRoot(root, name string) error {
 		}
 	}
 	return os.Symlink("/run", filepath.Join(root, "var/run"))
-}
-
-// copyTree copies a file, a symbolic link or a directory. What does not exist is passed over.
-func copyTree(from, to string) error {
-	info, err := os.Lstat(from)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode()&os.ModeSymlink != 0:
-		target, err := os.Readlink(from)
-		if err != nil {
-			return err
-		}
-		return os.Symlink(target, to)
-	case !info.IsDir():
-		text, err := os.ReadFile(from)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(to, text, info.Mode().Perm())
-	}
-	entries, err := os.ReadDir(from)
-	if err == nil {
-		err = os.Mkdir(to, info.Mode().Perm())
-	}
-	for _, e := range entries {
-		err = errors.Join(err, copyTree(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())))
-	}
-	return err
 }
 
 // buildRoot makes the mounts of a cell, in its mount namespace, and makes them the root of the file system.

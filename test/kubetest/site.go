@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sync"
 )
 
@@ -27,8 +25,6 @@ type Site struct {
 	Control  *Host
 	Cluster  *Cluster
 	Machines []*Machine
-
-	dir string
 }
 
 // LaunchSite starts a site and waits until all kubelets are healthy and have registered their Nodes. When it fails, nothing is left.
@@ -42,9 +38,6 @@ func LaunchSite(ctx context.Context, options SiteOptions) (*Site, error) {
 
 func (s *Site) launch(ctx context.Context, o SiteOptions) error {
 	var err error
-	if s.dir, err = os.MkdirTemp("", fmt.Sprintf("%s%d-site", leftPrefix, os.Getpid())); err != nil {
-		return err
-	}
 	if s.Underlay, err = NewUnderlay(); err != nil {
 		return err
 	}
@@ -98,9 +91,13 @@ func (s *Site) launchMachines(ctx context.Context, o SiteOptions) error {
 	if err != nil {
 		return err
 	}
-	archive := filepath.Join(s.dir, "images.tar")
-	if err := WriteImages(archive, append(images, o.Images...)...); err != nil {
+	images = append(images, o.Images...)
+	// Once, before all machines ask for them.
+	if o.Cluster.Programs, err = programs(o.Cluster.Programs, machinePrograms); err != nil {
 		return err
+	}
+	if _, err := imageStore(ctx, o.Cluster.Programs, images); err != nil {
+		return fmt.Errorf("make the images: %w", err)
 	}
 	s.Machines = make([]*Machine, cmp.Or(o.Machines, 2))
 	errs := make([]error, len(s.Machines))
@@ -108,11 +105,10 @@ func (s *Site) launchMachines(ctx context.Context, o SiteOptions) error {
 	for i := range s.Machines {
 		wg.Go(func() {
 			s.Machines[i], errs[i] = LaunchMachine(ctx, MachineOptions{Name: fmt.Sprintf("node-%d", i+1), Underlay: s.Underlay,
-				Images: append([]string{archive}, o.Archives...), Kubelet: o.Kubelet, Programs: o.Cluster.Programs, Timeout: o.Cluster.Timeout})
+				Images: images, Archives: o.Archives, Kubelet: o.Kubelet, Programs: o.Cluster.Programs, Timeout: o.Cluster.Timeout})
 		})
 	}
 	wg.Wait()
-	_ = os.Remove(archive) // Close removes it, too; it is large
 	return errors.Join(errs...)
 }
 
@@ -139,5 +135,5 @@ func (s *Site) Close() error {
 	if s.Underlay != nil {
 		s.Underlay.Close()
 	}
-	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
+	return errors.Join(errs...)
 }
