@@ -37,7 +37,7 @@ var (
 	mayTaint     = rule{"patch", "", "nodes", "to remove the taint " + agentNotReady}
 )
 
-// tainted is how often the taint is read again when somebody else changed the node's taints meanwhile, before that counts as a failure.
+// taintTries is how often the Node's taints may change while ours is about to be removed, before that counts as a failure.
 const taintTries = 5
 
 var errNoNode = errors.New("there is no such Node: it has the name that kubelet registers; see --node-name")
@@ -101,26 +101,24 @@ func conditionChange(have []corev1.NodeCondition, want corev1.NodeCondition, now
 // removeTaint removes the taint. Taints are one list, which any number of controllers write: the patch removes an element if it still is
 // where it was seen, and what others add at the same time stays.
 func (c *Client) removeTaint(ctx context.Context, n *corev1.Node) error {
-	var err error
-	for try := range taintTries {
-		if try > 0 {
-			if n, err = c.readNode(ctx); err != nil {
-				return err
-			}
-		}
+	for range taintTries {
 		patch := taintPatch(n.Spec.Taints)
 		if patch == nil {
 			return nil
 		}
-		if _, err = c.patchNode(ctx, types.JSONPatchType, patch, mayTaint); err == nil {
+		after, err := c.patchNode(ctx, types.JSONPatchType, patch, mayTaint)
+		switch {
+		case err == nil:
 			c.log.Info("pods may come: the Node's taint was removed", "taint", agentNotReady)
-			return nil
+		case apierrors.IsInvalid(err), apierrors.IsConflict(err): // Invalid: a test of the patch failed
+			after, err = c.readNode(ctx)
 		}
-		if !apierrors.IsInvalid(err) && !apierrors.IsConflict(err) { // a test of the patch that fails is Invalid
-			break
+		if err != nil {
+			return fmt.Errorf("remove the taint %s of Node %s: %w", agentNotReady, c.node, err)
 		}
+		n = after
 	}
-	return fmt.Errorf("remove the taint %s of Node %s: %w", agentNotReady, c.node, err)
+	return fmt.Errorf("remove the taint %s of Node %s: the Node's taints change all the time", agentNotReady, c.node)
 }
 
 // operation is one of a JSON patch (RFC 6902).

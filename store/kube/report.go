@@ -8,7 +8,9 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/twill-cni/twill/store"
 )
@@ -24,6 +26,8 @@ const (
 	// rereadEvery is the time between two looks at a Node that is as it should be: somebody may have made it anew, or have written the
 	// condition. 5,000 nodes ask 8 times a second.
 	rereadEvery = 10 * time.Minute
+	// lookSpacing is the least time between two looks that changes of the Node cause: somebody may put the taint back each time.
+	lookSpacing = 5 * time.Second
 	// lastWords is how long the end waits for Events that were not told yet: they may say why the daemon ends.
 	lastWords = 2 * time.Second
 )
@@ -34,8 +38,8 @@ const (
 //	Serving ──> wish ──────────────> Run: one request at a time, again and again until it is done
 //	Event ────> series, counted ───/
 //
-// While the API server is away, nothing is lost but Events beyond a bound. What it refuses for want of a right is tried again later, and is what
-// Health returns; other failures are in the log, once.
+// While the API server is away, nothing is lost but Events beyond a bound. What it refuses for want of a right is tried again later, and is
+// what Health returns; other failures are in the log, once.
 type Reporter struct {
 	client *Client
 	jitter func(time.Duration) time.Duration
@@ -49,8 +53,12 @@ type Reporter struct {
 	events  events
 
 	// What follows is Run's alone.
-	due   time.Time // when the Node is to be looked at; zero: not at all
-	pause time.Duration
+	due       time.Time // when the Node is to be looked at; zero: not at all
+	looked    time.Time // when that was last done
+	uid       types.UID // of the Node as it was last seen
+	pause     time.Duration
+	tellAgain time.Time // no Event is written before
+	tellPause time.Duration
 }
 
 // Reporter returns what reports about this node. jitter returns a random duration in [0, d); it spreads the requests of many nodes.
@@ -120,6 +128,11 @@ func (r *Reporter) rouse() {
 
 // Run does what was wished until ctx ends. When it returns, all has ended. It must be called once.
 func (r *Reporter) Run(ctx context.Context) error {
+	follower, ok := r.client.nodes.follow(r.client.node)
+	if !ok {
+		return errClosed
+	}
+	defer follower.close()
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
@@ -130,6 +143,9 @@ func (r *Reporter) Run(ctx context.Context) error {
 			r.flush(last)
 			return nil
 		case <-r.wake:
+		case <-follower.wake:
+			changed, _ := follower.take()
+			r.see(changed[r.client.node])
 		case <-next.C:
 		}
 		at := r.look(ctx)
@@ -139,6 +155,17 @@ func (r *Reporter) Run(ctx context.Context) error {
 		if !at.IsZero() {
 			next.Reset(time.Until(at))
 		}
+	}
+}
+
+// see takes note of the Node as it is watched, nil when it is not there. It is looked at when it has the taint or is another one than before.
+func (r *Reporter) see(n *corev1.Node) {
+	if n == nil || r.due.IsZero() || n.UID == r.uid && taintPatch(n.Spec.Taints) == nil {
+		return
+	}
+	r.uid = n.UID
+	if soon := r.looked.Add(lookSpacing); soon.Before(r.due) {
+		r.due = soon
 	}
 }
 
@@ -154,9 +181,11 @@ func (r *Reporter) look(ctx context.Context) time.Time {
 	if !serving || time.Now().Before(r.due) {
 		return r.due
 	}
+	r.looked = time.Now()
 	n, err := r.client.readNode(ctx)
 	r.note(ctx, "read the Node", err)
 	if err == nil {
+		r.uid = n.UID
 		condition := r.client.setCondition(ctx, n, isUp)
 		r.note(ctx, "set the Node's condition", condition)
 		taint := r.client.removeTaint(ctx, n)
