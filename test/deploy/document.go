@@ -33,7 +33,7 @@ var (
 func Split(manifests string) ([]Document, error) {
 	var docs []Document
 	for _, text := range divider.Split(manifests, -1) {
-		text = strings.TrimSpace(source.ReplaceAllString(text, ""))
+		text = strings.TrimSpace(source.ReplaceAllString(text, "")) + "\n" // which the last line of a block needs
 		d := Document{Text: text}
 		var err error
 		if d.JSON, err = yaml.YAMLToJSONStrict([]byte(text)); err != nil {
