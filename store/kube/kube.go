@@ -75,10 +75,7 @@ func Open(cfg Config, log *slog.Logger) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %q: %w", cfg.Kubeconfig, err)
 	}
-	if cfg.Holdover == 0 {
-		cfg.Holdover = DefaultHoldover
-	}
-	c := &Client{cfg: cfg, node: cfg.Node, log: log, errors: map[string]error{}}
+	c := newClient(cfg, log)
 	config.UserAgent = "twilld"
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
@@ -87,9 +84,18 @@ func Open(cfg Config, log *slog.Logger) (*Client, error) {
 	if c.api, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, fmt.Errorf("kubeconfig %q: %w", cfg.Kubeconfig, err)
 	}
+	return c, nil
+}
+
+// newClient makes a client that still lacks its api.
+func newClient(cfg Config, log *slog.Logger) *Client {
+	if cfg.Holdover == 0 {
+		cfg.Holdover = DefaultHoldover
+	}
+	c := &Client{cfg: cfg, node: cfg.Node, log: log, errors: map[string]error{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.nodes.init(c)
-	return c, nil
+	return c
 }
 
 // Close ends all watches and registrations. What the node has published stays.

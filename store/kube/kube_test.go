@@ -307,7 +307,10 @@ func TestWithoutServiceCIDRs(t *testing.T) {
 	api.PrependWatchReactor("servicecidrs", func(clienttesting.Action) (bool, watch.Interface, error) { return true, nil, missing() })
 	_, err := api.CoreV1().Services("default").Create(t.Context(), storetest.TestService("a", 80), metav1.CreateOptions{})
 	must(t, err)
-	v := storetest.WatchServices(t, &Client{api: api, node: "node-a", log: slog.New(slog.DiscardHandler), errors: map[string]error{}})
+	c := newClient(Config{Node: "node-a"}, slog.New(slog.DiscardHandler))
+	c.api = api
+	t.Cleanup(func() { must(t, c.Close()) })
+	v := storetest.WatchServices(t, c)
 	v.Until("the Service", func() bool { return len(v.Services) == 1 })
 	if v.Networks != nil {
 		t.Errorf("networks are %v", v.Networks)

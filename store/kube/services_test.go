@@ -31,6 +31,7 @@ func told(c store.ServiceChanges) map[string]string {
 
 func TestAccumulator(t *testing.T) {
 	a := newAccumulator()
+	a.node(nil) // as run does
 	services, others := a.add(a.service), a.add(a.serviceCIDR)
 	must(t, services.Replace([]any{named("a"), named("b")}, "1"))
 	if c, ok := a.take(); ok {
@@ -71,6 +72,7 @@ func TestAccumulator(t *testing.T) {
 
 func TestServiceCIDRs(t *testing.T) {
 	a := newAccumulator()
+	a.node(nil) // as run does
 	cidrs := a.add(a.serviceCIDR)
 	cidr := func(name string, networks ...string) *networkingv1.ServiceCIDR {
 		c := &networkingv1.ServiceCIDR{Spec: networkingv1.ServiceCIDRSpec{CIDRs: networks}}
