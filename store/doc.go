@@ -1,5 +1,5 @@
 // Package store says what the cluster says: its network configuration, the leases of its nodes, as whole snapshots, and what the
-// operator says of a node. It holds the words and the rules that every datastore shares; store/etcd (and later store/kube) are the
+// operator says of a node. It holds the words and the rules that every datastore shares; store/etcd and store/kube are the
 // datastores, and store/storetest is the contract suite that each of them passes.
 //
 //	network.go   ParseNetwork     flannel's network configuration -> Network
