@@ -127,11 +127,15 @@ func (h *podHost) Exclusively(f func()) (bool, error) {
 }
 
 // NetnsGone looks at the path. A path that is not there says nothing when its directory is not there either: then the daemon does not see
-// what the runtime sees, as in a container without the host's /run/netns. Below /proc the directory goes with the process.
+// what the runtime sees, as in a container without the host's /run/netns. Below /proc the directory goes with the process, which says nothing
+// to a daemon that sees the processes of its container only.
 func (h *podHost) NetnsGone(path string, inode uint64) bool {
 	var there unix.Stat_t
 	err := unix.Stat(path, &there)
+	ofProcess := strings.HasPrefix(path, "/proc/")
 	switch {
+	case ofProcess && ownProcesses():
+		return false
 	case err == nil && inode != 0:
 		return there.Ino != inode
 	case err == nil:
@@ -140,8 +144,11 @@ func (h *podHost) NetnsGone(path string, inode uint64) bool {
 		return false
 	}
 	_, err = os.Stat(filepath.Dir(path))
-	return err == nil || strings.HasPrefix(path, "/proc/")
+	return err == nil || ofProcess
 }
+
+// ownProcesses reports whether the process is in a process namespace of its own: its parent is not in it (pid_namespaces(7)).
+func ownProcesses() bool { return os.Getppid() == 0 }
 
 func isNamespace(path string) bool {
 	var system unix.Statfs_t
