@@ -15,6 +15,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/twill-cni/twill/daemon/config"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/linux"
@@ -163,7 +165,7 @@ func (c *cleaner) kernel(ctx context.Context) {
 	c.failed("close the kernel", k.close())
 }
 
-// records removes the plugins' records of attachments and addresses. The run directory goes too when nothing else is in it.
+// records removes the plugins' records of attachments and addresses. The run directory goes too when nothing else is in it and it can be removed.
 func (c *cleaner) records() {
 	for _, name := range []string{attachmentsDir, addresses, lockName} {
 		path := filepath.Join(c.cfg.RunDir, name)
@@ -176,8 +178,13 @@ func (c *cleaner) records() {
 			c.removed("records " + path)
 		}
 	}
-	if rest, err := os.ReadDir(c.cfg.RunDir); err == nil && len(rest) == 0 {
-		c.failed("remove the run directory", os.Remove(c.cfg.RunDir))
+	rest, err := os.ReadDir(c.cfg.RunDir)
+	if err != nil || len(rest) > 0 {
+		return
+	}
+	// In a container it is a mount, which stays, and what it is mounted in is read-only.
+	if err := os.Remove(c.cfg.RunDir); !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EROFS) {
+		c.failed("remove the run directory", err)
 	}
 }
 
