@@ -17,12 +17,12 @@ func TestTakenSubnetIsReplaced(t *testing.T) {
 	a := c.addNode()
 	a.start()
 	a.eventuallyReady()
-	before := a.read("subnet.env")
+	before := a.read("flannel/subnet.env")
 	key := strings.Replace(strings.Replace(gatewayOf(before), ".1/", ".0-", 1), "/", "-", 1)
 	c.put("subnets/"+key, `{"PublicIP":"192.0.2.50","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"02:00:00:00:00:50"}}`)
 	begin := time.Now()
 	c.eventually("a has another subnet", func() string {
-		if now := a.read("subnet.env"); now == before {
+		if now := a.read("flannel/subnet.env"); now == before {
 			return now
 		}
 		return ""
@@ -81,7 +81,7 @@ func TestRestartWithAnotherConfiguration(t *testing.T) {
 			c.eventuallyReach(a, b)
 			c.eventuallyReach(b, a)
 			have := a.ip("-d link") + a.ip("addr") + a.ip("route") + a.ip("-6 route show proto 84") + a.nft("list ruleset") +
-				a.read("subnet.env") + a.read("net.d/10-twill.conflist")
+				a.read("flannel/subnet.env") + a.read("net.d/10-twill.conflist")
 			for _, want := range append(tt.there, "inet "+gateway+"/24", "FLANNEL_SUBNET="+gateway+"/24") {
 				if !strings.Contains(have, want) {
 					t.Errorf("no %q in\n%s", want, have)
@@ -129,13 +129,13 @@ func TestAddressChangedWhileDown(t *testing.T) {
 	b.start()
 	a.eventuallyReady()
 	b.eventuallyReady()
-	before := a.read("subnet.env")
+	before := a.read("flannel/subnet.env")
 	must(t, a.signal(syscall.SIGTERM))
 	a.ip("addr flush dev eth0")
 	a.ip("addr add 192.0.2.77/24 dev eth0")
 	a.start()
 	a.eventuallyReady()
-	if now := a.read("subnet.env"); now != before {
+	if now := a.read("flannel/subnet.env"); now != before {
 		t.Errorf("%s\nwas %s", now, before)
 	}
 	c.eventuallyReach(a, b)

@@ -5,9 +5,11 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/url"
@@ -35,6 +37,14 @@ import (
 const asDaemon = "TWILLD_TEST_RUN_MAIN"
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(inContainer); spec != "" {
+		var c container
+		err := json.Unmarshal([]byte(spec), &c)
+		if err == nil {
+			err = c.enter()
+		}
+		log.Fatalf("make a container: %v", err)
+	}
 	if os.Getenv(asDaemon) != "" {
 		main()
 		return
@@ -112,6 +122,14 @@ func (c *cluster) put(key, value string) {
 	must(c.t, err)
 }
 
+func (c *cluster) delete(key string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_, err := c.client.Delete(ctx, "/coreos.com/network/"+key)
+	must(c.t, err)
+}
+
 // testNode is a node of the underlay.
 type testNode struct {
 	*netspace
@@ -120,10 +138,12 @@ type testNode struct {
 	dir  string
 	addr string // on the underlay
 	// wrapper is a command that start runs the daemon by; empty for none.
-	wrapper []string
-	cmd     *exec.Cmd
-	log     *lockedBuffer
-	exit    chan error
+	wrapper   []string
+	container *container // that the daemon runs in; nil for none
+
+	cmd  *exec.Cmd
+	log  *lockedBuffer
+	exit chan error
 }
 
 func (c *cluster) addNode() *testNode {
@@ -160,11 +180,15 @@ func (n *testNode) args(extra ...string) []string {
 	if n.c.kube != nil {
 		datastore = n.c.kube.flags()
 	}
-	return slices.Concat(datastore, []string{
+	args := slices.Concat(datastore, []string{
 		"--iface=eth0", "--node-name=" + n.name,
-		"--subnet-file=" + n.file("subnet.env"), "--run-dir=" + n.file("run"),
+		"--subnet-file=" + n.file("flannel/subnet.env"), "--run-dir=" + n.file("run"),
 		"--cni-conf-dir=" + n.file("net.d"), "--cni-bin-dir=",
-	}, extra)
+	})
+	if n.container != nil {
+		args = append(args, "--sysctl-dir="+n.file("host/proc/sys"))
+	}
+	return append(args, extra...)
 }
 
 func (n *testNode) file(name string) string { return filepath.Join(n.dir, name) }
@@ -173,7 +197,7 @@ func (n *testNode) start(extra ...string) {
 	n.c.t.Helper()
 	command := slices.Concat(n.wrapper, []string{os.Args[0]}, n.args(extra...))
 	n.cmd = exec.Command(command[0], command[1:]...)
-	n.cmd.Env = append(os.Environ(), asDaemon+"=1")
+	n.cmd.Env, n.cmd.SysProcAttr = n.environ(), n.attributes()
 	n.log = &lockedBuffer{}
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	n.do(n.cmd.Start)
@@ -260,7 +284,7 @@ func (n *testNode) run1(extra ...string) (string, error) {
 	var out []byte
 	err := n.run(func() (err error) {
 		cmd := exec.Command(os.Args[0], n.args(extra...)...)
-		cmd.Env = append(os.Environ(), asDaemon+"=1")
+		cmd.Env, cmd.SysProcAttr = n.environ(), n.attributes()
 		out, err = cmd.CombinedOutput()
 		return err
 	})
@@ -279,7 +303,7 @@ func (n *testNode) cleanup() string {
 // gateways returns the addresses of the node's bridge as subnet.env has them.
 func (n *testNode) gateways() []string {
 	var addrs []string
-	for line := range strings.Lines(n.read("subnet.env")) {
+	for line := range strings.Lines(n.read("flannel/subnet.env")) {
 		if _, value, ok := strings.Cut(line, "SUBNET="); ok {
 			addr, _, _ := strings.Cut(value, "/")
 			addrs = append(addrs, addr)

@@ -217,7 +217,7 @@ func TestUplinkChanges(t *testing.T) {
 		if link := a.ip("link show flannel.1"); !strings.Contains(link, "mtu 1350 ") {
 			return link
 		}
-		if env := a.read("subnet.env"); !strings.Contains(env, "FLANNEL_MTU=1350\n") {
+		if env := a.read("flannel/subnet.env"); !strings.Contains(env, "FLANNEL_MTU=1350\n") {
 			return env
 		}
 		if list := a.read("net.d/10-twill.conflist"); !strings.Contains(list, `"mtu": 1350`) {
@@ -282,7 +282,7 @@ func TestTakesOverFromFlannel(t *testing.T) {
 	if now := index(); now != before {
 		t.Errorf("the device was made again: index %s, was %s", now, before)
 	}
-	have := a.ip("-o link show flannel.1") + a.ip("route") + a.ip("neigh show dev flannel.1") + a.fdb() + a.read("subnet.env")
+	have := a.ip("-o link show flannel.1") + a.ip("route") + a.ip("neigh show dev flannel.1") + a.fdb() + a.read("flannel/subnet.env")
 	for _, want := range []string{"de:ad:be:ef:00:01", "10.5.50.0/24", "10.5.50.0 lladdr", "dst 192.0.2.50", "FLANNEL_SUBNET=10.5.7.1/24"} {
 		if !strings.Contains(have, want) {
 			t.Errorf("no %q in\n%s", want, have)
@@ -307,7 +307,7 @@ func TestCleanup(t *testing.T) {
 	}
 	must(t, a.signal(syscall.SIGTERM))
 	out := a.cleanup()
-	for _, want := range []string{"removed file " + a.file("net.d/10-twill.conflist"), "removed file " + a.file("subnet.env"), "removed link flannel.1",
+	for _, want := range []string{"removed file " + a.file("net.d/10-twill.conflist"), "removed file " + a.file("flannel/subnet.env"), "removed link flannel.1",
 		"removed link flannel-v6.1", "removed link cni0", "removed route 10.5.", "removed route fd00:5:", "removed table twill-masquerade", "removed lease 10.5."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
