@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
@@ -71,9 +72,9 @@ var (
 
 // Open makes a client. It does not talk to the API server yet.
 func Open(cfg Config, log *slog.Logger) (*Client, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", cfg.Kubeconfig)
+	config, err := cfg.rest()
 	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %q: %w", cfg.Kubeconfig, err)
+		return nil, err
 	}
 	c := newClient(cfg, log)
 	config.UserAgent = "twilld"
@@ -82,9 +83,24 @@ func Open(cfg Config, log *slog.Logger) (*Client, error) {
 	config.QPS = -1 // a handful of watches; the server's own priority and fairness bounds them
 	config.Dial = c.dial
 	if c.api, err = kubernetes.NewForConfig(config); err != nil {
-		return nil, fmt.Errorf("kubeconfig %q: %w", cfg.Kubeconfig, err)
+		return nil, fmt.Errorf("make a client of the Kubernetes API: %w", err)
 	}
 	return c, nil
+}
+
+func (cfg Config) rest() (*rest.Config, error) {
+	if cfg.Kubeconfig == "" {
+		config, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("no kubeconfig is given, and this is no pod with a service account: %w", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", cfg.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("kubeconfig %s: %w", cfg.Kubeconfig, err)
+	}
+	return config, nil
 }
 
 // newClient makes a client that still lacks its api.
