@@ -73,6 +73,7 @@ type series struct {
 	name    string    // of the object; empty as long as there is none
 	written int       // the count that the object has
 	due     time.Time // of the next write
+	pause   time.Duration
 }
 
 func (s *series) isWritten() bool { return s.written == s.count }
@@ -146,12 +147,13 @@ func (r *Reporter) tell(ctx context.Context) time.Time {
 		if time.Now().Before(r.tellAgain) {
 			return r.tellAgain
 		}
-		if err := r.write(ctx, s); err == nil || apierrors.IsForbidden(err) {
+		err := r.write(ctx, s)
+		if err == nil || apierrors.IsForbidden(err) {
 			r.tellPause = 0
 			continue
 		}
 		// Nobody answers: another Event would fare no better.
-		r.tellPause = min(max(2*r.tellPause, retryFirst), retryMost)
+		r.tellPause = longer(r.tellPause, err)
 		r.tellAgain = time.Now().Add(r.tellPause + r.jitter(r.tellPause))
 	}
 }
@@ -194,7 +196,7 @@ func (r *Reporter) write(ctx context.Context, s *series) error {
 	defer r.mu.Unlock()
 	switch at := time.Now(); {
 	case err == nil:
-		s.name, s.written, s.due = now.name, now.count, at.Add(seriesSpacing)
+		s.name, s.written, s.due, s.pause = now.name, now.count, at.Add(seriesSpacing), 0
 		r.events.left--
 	case transient(err) == nil:
 		r.client.log.Debug("the API server does not want an Event", "reason", s.event.Reason, "err", err)
@@ -202,7 +204,8 @@ func (r *Reporter) write(ctx context.Context, s *series) error {
 		r.events.forget(s)
 		return nil
 	case apierrors.IsForbidden(err):
-		s.due = at.Add(forbiddenPause)
+		s.pause = longer(s.pause, err)
+		s.due = at.Add(s.pause)
 	}
 	return err
 }
