@@ -37,8 +37,8 @@ const (
 	titleName = "org.opencontainers.image.ref.name"
 )
 
-// built is the time that everything in the image bears, so that it does not depend on when it was made.
-var built = time.Unix(0, 0).UTC()
+// timestamp is the time that everything in the image bears, so that it does not depend on when it was made.
+var timestamp = time.Unix(0, 0).UTC()
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -90,7 +90,7 @@ func image(p v1.Platform, dir, version string) (v1.Image, error) {
 	}
 	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	img, err := mutate.Append(base, mutate.Addendum{Layer: layer, History: v1.History{
-		Created: v1.Time{Time: built}, CreatedBy: "COPY / /usr/bin/",
+		Created: v1.Time{Time: timestamp}, CreatedBy: "COPY / /usr/bin/",
 	}})
 	if err != nil {
 		return nil, err
@@ -100,7 +100,7 @@ func image(p v1.Platform, dir, version string) (v1.Image, error) {
 		return nil, err
 	}
 	file = file.DeepCopy()
-	file.OS, file.Architecture, file.Variant, file.Created = p.OS, p.Architecture, p.Variant, v1.Time{Time: built}
+	file.OS, file.Architecture, file.Variant, file.Created = p.OS, p.Architecture, p.Variant, v1.Time{Time: timestamp}
 	file.Config.Entrypoint = []string{entrypoint}
 	file.Config.Env = []string{"PATH=/" + programsDir}
 	file.Config.Labels = map[string]string{
@@ -123,7 +123,7 @@ func programs(dir string) ([]byte, error) {
 	var buf bytes.Buffer
 	to := tar.NewWriter(&buf)
 	for _, parent := range []string{"usr/", programsDir + "/"} {
-		if err := to.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: parent, Mode: 0o755, ModTime: built}); err != nil {
+		if err := to.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: parent, Mode: 0o755, ModTime: timestamp}); err != nil {
 			return nil, err
 		}
 	}
@@ -140,7 +140,7 @@ func programs(dir string) ([]byte, error) {
 }
 
 func add(to *tar.Writer, name string, mode int64, data []byte) error {
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(data)), ModTime: built}
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(data)), ModTime: timestamp}
 	if err := to.WriteHeader(h); err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func archive(out, dir string) (err error) {
 			return err
 		}
 		if d.IsDir() {
-			return to.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: filepath.ToSlash(rel) + "/", Mode: 0o755, ModTime: built})
+			return to.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: filepath.ToSlash(rel) + "/", Mode: 0o755, ModTime: timestamp})
 		}
 		data, err := os.ReadFile(path)
 		if err != nil {
