@@ -122,8 +122,9 @@ helm: ## build helm, with which manifests are generated and the chart is tested 
 manifests: helm ## generate deploy/twill.yaml and deploy/kustomize from the chart
 	TWILL_HELM=$(TOOLS)/helm go run ./test/deploy/manifests
 
-chart: helm kube ## the chart and what is generated from it, also as an API server sees them
+chart: helm kube ## tests of deploy/: the chart and what is generated from it, also as an API server sees them; the image's archive
 	TWILL_HELM=$(TOOLS)/helm TWILL_KUBE=$(KUBE) go test -count=1 ./test/deploy/...
+	cd deploy/image && go test ./...
 
 setup: ## install the Debian packages that the tests use
 	test/setup.sh
