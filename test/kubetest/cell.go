@@ -17,10 +17,12 @@ import (
 
 // A cell is what makes a part of the machine look like a machine: namespaces for processes, mounts, network, host name and cgroups, and the
 // process that is the first in there. When that one ends, the kernel ends all others, and with the last of them mounts and network
-// are gone. That is why a test that is killed leaves nothing that runs: the first process gets SIGKILL with it.
+// are gone. That is why a test that is killed leaves nothing that runs: the first process ends when nobody can write to its standard input
+// any more.
 type cell struct {
 	spec  cellSpec
 	first *exec.Cmd
+	life  *os.File // nothing is ever written
 	ended chan struct{}
 }
 
@@ -68,25 +70,21 @@ func startCell(spec cellSpec) (*cell, error) {
 		return nil, err
 	}
 	defer read.Close()
-	c := &cell{spec: spec, ended: make(chan struct{})}
-	c.first = &exec.Cmd{Path: "/proc/self/exe", Args: []string{asFirst, string(text)}, Stdout: write, Stderr: write,
-		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL,
-			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS}}
-	failed := make(chan error)
+	death, life, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, write.Close())
+	}
+	c := &cell{spec: spec, life: life, ended: make(chan struct{})}
+	c.first = &exec.Cmd{Path: "/proc/self/exe", Args: []string{asFirst, string(text)}, Stdin: death, Stdout: write, Stderr: write,
+		SysProcAttr: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS}}
+	err = errors.Join(c.first.Start(), death.Close(), write.Close()) // the child has its own
+	if err != nil {
+		return nil, fmt.Errorf("start the first process: %w", errors.Join(err, life.Close()))
+	}
 	go func() {
-		runtime.LockOSThread() // the death signal is sent when the thread ends
-		err := c.first.Start()
-		failed <- err
-		if err == nil {
-			_ = c.first.Wait() // it ends by a signal
-		}
+		_ = c.first.Wait() // it ends by a signal
 		close(c.ended)
 	}()
-	err = <-failed
-	_ = write.Close() // the child has its own
-	if err != nil {
-		return nil, fmt.Errorf("start the first process: %w", err)
-	}
 	// The reaper closes the pipe when it has nothing to say; what comes before is an error.
 	said, err := io.ReadAll(read)
 	if err == nil && len(said) > 0 {
@@ -106,6 +104,7 @@ func (c *cell) kill() {
 	}
 	_ = c.first.Process.Kill() // it may have ended
 	<-c.ended
+	_ = c.life.Close() // nothing was written
 }
 
 func (c *cell) pid() int { return c.first.Process.Pid }
@@ -219,8 +218,13 @@ func runFirst(text string) error {
 	return syscall.Exec("/proc/self/exe", []string{asReaper}, os.Environ())
 }
 
-// runReaper waits for children that their parents have left, for ever, as the first process of a machine has to.
+// runReaper waits for children that their parents have left, as the first process of a machine has to, until the test ends.
 func runReaper() error {
+	go func() {
+		_, err := os.Stdin.Read(make([]byte, 1))
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}()
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
 	for _, f := range []*os.File{os.Stdout, os.Stderr} { // one pipe; its other end waits for this

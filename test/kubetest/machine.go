@@ -49,7 +49,7 @@ var machines atomic.Int64
 // LaunchMachine starts a machine with containerd and waits until that has the images. kubelet is not started, since it needs a cluster:
 // StartKubelet. When it fails, nothing is left.
 func LaunchMachine(ctx context.Context, options MachineOptions) (*Machine, error) {
-	m := &Machine{options: options}
+	m := &Machine{options: options, host: options.Underlay.next()}
 	err := m.make(ctx)
 	if err == nil {
 		err = m.Boot(ctx)
@@ -74,7 +74,6 @@ func (m *Machine) make(ctx context.Context) error {
 	// It says whose it is, for sweep.
 	name := fmt.Sprintf("%s%d-%d-%s", leftPrefix, os.Getpid(), machines.Add(1), m.options.Name)
 	m.dir = filepath.Join(os.TempDir(), name)
-	m.host = m.options.Underlay.next()
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
@@ -90,13 +89,15 @@ func (m *Machine) make(ctx context.Context) error {
 			return fmt.Errorf("make the images: %w", err)
 		}
 	}
-	m.cgroups, err = makeCgroups(name)
-	return err
+	return nil
 }
 
 // Boot starts the machine, after Crash: with the files that it had, but those of /run and /tmp, and with containerd.
 func (m *Machine) Boot(ctx context.Context) error {
 	var err error
+	if m.cgroups, err = makeCgroups(filepath.Base(m.dir)); err != nil {
+		return fmt.Errorf("boot %s: %w", m.options.Name, err)
+	}
 	m.cell, err = startCell(cellSpec{Name: m.options.Name, Root: filepath.Join(m.dir, "root"), Programs: m.options.Programs, Cgroups: m.cgroups})
 	if err != nil {
 		return fmt.Errorf("boot %s: %w", m.options.Name, err)
@@ -117,13 +118,18 @@ func (m *Machine) Boot(ctx context.Context) error {
 
 // Crash ends all processes of the machine at once, as a power cut would, and waits until they and the network are gone.
 func (m *Machine) Crash() error {
-	if m.cell == nil {
-		return nil
-	}
 	m.cell.kill()
 	m.kubelet.kill()
 	m.containerd.kill()
 	m.cell = nil
+	var err error
+	for _, g := range m.cgroups {
+		err = errors.Join(err, g.remove(m.options.Timeout))
+	}
+	if err != nil {
+		return fmt.Errorf("crash %s: %w", m.options.Name, err)
+	}
+	m.cgroups = nil
 	// The kernel takes a network namespace apart in its own time.
 	for deadline := time.Now().Add(m.options.Timeout); m.options.Underlay.attached(m.host.Addrs); {
 		if time.Now().After(deadline) {
@@ -136,11 +142,7 @@ func (m *Machine) Crash() error {
 
 // Close ends the machine and removes all that it was.
 func (m *Machine) Close() error {
-	err := m.Crash()
-	for _, g := range m.cgroups {
-		err = errors.Join(err, g.remove(m.options.Timeout))
-	}
-	return errors.Join(err, os.RemoveAll(m.dir))
+	return errors.Join(m.Crash(), os.RemoveAll(m.dir))
 }
 
 // Name returns the name of the host and its Node.
@@ -158,13 +160,18 @@ func (m *Machine) PID() int { return m.cell.pid() }
 // File returns where this process finds a file of the machine, which runs. A symbolic link in it to an absolute path leads astray.
 func (m *Machine) File(name string) string { return m.cell.file(name) }
 
-// Write writes a file of the machine, whose directory is made if there is none.
+// Write writes a file of the machine, at once for who reads it. Its directory is made if there is none.
 func (m *Machine) Write(name, text string) error {
 	file := m.File(name)
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(file, []byte(text), 0o644)
+	// The name begins with a dot for those that read all files of a directory.
+	part := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".part")
+	if err := os.WriteFile(part, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(part, file)
 }
 
 // Install copies programs to a directory of the machine.

@@ -62,7 +62,7 @@ func (u *Underlay) build() error {
 	}
 	u.handle = handle
 	// Without a MAC address of its own, a bridge takes the smallest of its ports', and neighbours have to learn it anew.
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, HardwareAddr: mac(u.Gateways())}}
 	if err := handle.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("add the bridge: %w", err)
 	}
@@ -127,6 +127,8 @@ func (u *Underlay) attach(space *os.File, addrs []netip.Addr) error {
 		LinkAttrs:     netlink.LinkAttrs{Name: port(addrs), MasterIndex: u.bridge.Attrs().Index, MTU: 1500},
 		PeerName:      "eth0",
 		PeerNamespace: netlink.NsFd(int(space.Fd())),
+		// The same after a crash, as that of a network card: who has it in a neighbour table would believe in the old one for half a minute.
+		PeerHardwareAddr: mac(addrs),
 	}
 	if err := u.handle.LinkAdd(link); err != nil {
 		return fmt.Errorf("connect %v to the underlay: %w", addrs[0], err)
@@ -159,6 +161,10 @@ func (u *Underlay) attached(addrs []netip.Addr) bool {
 	_, err := u.handle.LinkByName(port(addrs))
 	_, gone := errors.AsType[netlink.LinkNotFoundError](err)
 	return !gone
+}
+
+func mac(addrs []netip.Addr) net.HardwareAddr {
+	return net.HardwareAddr{2, 0, 0, 0, 0, addrs[0].As4()[3]}
 }
 
 func port(addrs []netip.Addr) string { return fmt.Sprintf("host%d", addrs[0].As4()[3]) }

@@ -39,7 +39,7 @@ func connect(t testing.TB, s *kubetest.Site) {
 		for j, other := range s.Machines {
 			for k, network := range networks[j] {
 				if i != j {
-					_, err := m.Run(t.Context(), "ip", "route", "add", network.String(), "via", other.Addrs()[k].String())
+					_, err := m.Run(t.Context(), "ip", "route", "replace", network.String(), "via", other.Addrs()[k].String())
 					must(t, err)
 				}
 			}
@@ -59,7 +59,7 @@ func conflist(t testing.TB, networks []netip.Prefix) string {
 		ranges = append(ranges, []fields{{"subnet": n}})
 	}
 	text, err := json.Marshal(fields{"cniVersion": "1.0.0", "name": "test", "plugins": []fields{
-		{"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
+		{"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true, "ipMasq": true,
 			"ipam": fields{"type": "host-local", "ranges": ranges, "routes": []fields{{"dst": "0.0.0.0/0"}, {"dst": "::/0"}}}},
 		{"type": "portmap", "capabilities": fields{"portMappings": true}},
 	}})
