@@ -346,10 +346,17 @@ func TestOutageWhileServing(t *testing.T) {
 		w.store.Fail(errAway)
 		w.pass(30 * time.Minute)
 		w.wantUnready("datastore: connection refused")
+		if err := w.node.Status().Amiss(); err != nil {
+			t.Errorf("an outage of the datastore is not the node's trouble: %v", err)
+		}
 		w.kernel.DeleteLink("flannel.1")
 		w.pass(100 * time.Millisecond)
 		if w.kernel.Dump() != before {
 			t.Errorf("drift is not repaired during an outage:\n%s", w.kernel.Dump())
+		}
+		w.store.Fail(&store.Trouble{Reason: store.ReasonForbidden, Err: errAway})
+		if err := w.node.Status().Amiss(); store.ReasonOf(err, "") != store.ReasonForbidden {
+			t.Errorf("amiss is %v", err)
 		}
 		w.store.Fail(nil)
 		w.pass(100 * time.Millisecond)
@@ -439,6 +446,9 @@ func TestMonitorIsOpenedAgain(t *testing.T) {
 		w.monitor.broken <- errors.New("socket closed")
 		synctest.Wait()
 		w.wantUnready("watch the kernel: socket closed")
+		if w.node.Status().Amiss() == nil {
+			t.Error("nothing is amiss")
+		}
 		w.kernel.DeleteLink("flannel.1") // nobody is told
 		w.pass(time.Second)
 		w.wantReady()

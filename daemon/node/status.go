@@ -49,6 +49,24 @@ func (s *Status) Ready() error {
 	return errors.Join(errs...)
 }
 
+// Amiss returns what of Ready's errors keeps this node itself from serving as it should, or has a reason (store.Trouble), which means that
+// somebody has to act. A datastore that is away is neither: what the node holds stays in force.
+func (s *Status) Amiss() error {
+	s.mu.Lock()
+	state, monitor, reg := s.state, s.monitor, s.reg
+	s.mu.Unlock()
+	errs := []error{state, monitor}
+	if err := s.store.Health(); store.ReasonOf(err, "") != "" {
+		errs = append(errs, fmt.Errorf("datastore: %w", err))
+	}
+	if reg != nil {
+		if err := reg.Err(); store.ReasonOf(err, "") != "" || errors.Is(err, store.ErrLost) {
+			errs = append(errs, fmt.Errorf("lease %s: %w", reg.Lease().Subnets(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Live returns nil unless a sync has been running for so long that it will not end.
 func (s *Status) Live(now time.Time) error {
 	s.mu.Lock()
