@@ -67,7 +67,7 @@ var rules = []rule{
 	},
 	{
 		name: "what decides is pure: no kernel, no network, no processes",
-		in: []string{"kernel", "kernel/reconcile", "store", "store/manifest", "store/endpoints", "overlay", "bgp", "bgp/config", "bgp/topology", "proxy/dnat", "daemon/masquerade", "daemon/deadend", "daemon/attachments",
+		in: []string{"kernel", "kernel/reconcile", "store", "store/manifest", "store/endpoints", "overlay", "bgp", "bgp/config", "bgp/topology", "proxy/dnat", "daemon/masquerade", "daemon/deadend", "daemon/attachments", "daemon/report",
 			"plugins/attach", "plugins/netconf", "plugins/hostport", "proxy/service", "ipam"},
 		deny: []string{"github.com/vishvananda", "github.com/google/nftables", "golang.org/x/sys", "os/exec", "syscall", "net/http",
 			module + "/kernel/linux", module + "/kernel/podnet", module + "/kernel/nft", module + "/kernel/conntrack"},
