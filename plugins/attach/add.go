@@ -47,7 +47,7 @@ func (p *Plugin) Add(ctx context.Context, req Request) (Result, error) {
 // plan says what the ADD is going to make.
 func plan(req Request) Record {
 	r := Record{Network: req.Config.Name, ContainerID: req.Owner.ContainerID, IfName: req.Owner.IfName, Netns: req.Netns,
-		Pod: req.Args.Pod, Labels: req.Config.Labels, Bridge: req.Config.Bridge, HostLink: hostLink(req.Config.Name, req.Owner, 0), PortMappings: req.Config.PortMappings}
+		Pod: req.Args.Pod, PodUID: req.Args.PodUID, Labels: req.Config.Labels, Bridge: req.Config.Bridge, HostLink: hostLink(req.Config.Name, req.Owner, 0), PortMappings: req.Config.PortMappings}
 	if req.Config.Bandwidth.Egress.Bits > 0 {
 		r.Shaper = shaper(r.Network, req.Owner)
 	}

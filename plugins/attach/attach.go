@@ -67,6 +67,7 @@ type Record struct {
 	IfName       string                `json:"ifName"`
 	Netns        string                `json:"netns"`
 	Pod          string                `json:"pod,omitempty"` // namespace/name
+	PodUID       string                `json:"podUID,omitempty"`
 	Labels       map[string]string     `json:"labels,omitempty"`
 	Bridge       string                `json:"bridge"`
 	HostLink     string                `json:"hostLink"`

@@ -14,6 +14,8 @@ type Args struct {
 	IPs []netip.Addr // IP=, several divided by commas; a prefix length is ignored, the range decides
 	MAC kernel.MAC   // MAC=; zero when not given
 	Pod string       // "namespace/name" of K8S_POD_NAMESPACE and K8S_POD_NAME, for people; empty when not given
+
+	PodUID string // K8S_POD_UID; empty when not given
 }
 
 // ParseArgs reads CNI_ARGS: key=value pairs divided by semicolons. Keys other than those of Args are errors unless
@@ -42,7 +44,9 @@ func ParseArgs(s string) (Args, error) {
 			namespace = value
 		case "K8S_POD_NAME":
 			name = value
-		case "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID":
+		case "K8S_POD_UID":
+			out.PodUID = value
+		case "K8S_POD_INFRA_CONTAINER_ID":
 		default:
 			unknown = key
 		}

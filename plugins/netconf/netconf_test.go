@@ -161,7 +161,7 @@ func TestParseArgs(t *testing.T) {
 		err        string
 	}{
 		{name: "empty"},
-		{name: "kubernetes", text: "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=p;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=u", want: Args{Pod: "ns/p"}},
+		{name: "kubernetes", text: "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=p;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=u", want: Args{Pod: "ns/p", PodUID: "u"}},
 		{name: "addresses", text: "IP=10.0.0.1/24,fd00::1;MAC=02:00:00:00:00:07", want: Args{
 			IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}, MAC: kernel.MAC{2, 0, 0, 0, 0, 7}}},
 		{name: "unknown, ignored wherever that stands", text: "X=1;IgnoreUnknown=true"},
