@@ -11,6 +11,7 @@ import (
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/plugins/attach"
 	"github.com/twill-cni/twill/plugins/hostport"
+	"github.com/twill-cni/twill/store"
 )
 
 // ErrNoNetwork says that the daemon's own network has no configuration yet, so that nobody can have attached a pod to it.
@@ -74,6 +75,8 @@ type Options struct {
 	Bridge   string // of that network
 	Log      *slog.Logger
 	Observer Observer
+	// Tell is told of what somebody who looks at a pod should know; nil when nobody wants to. It returns at once.
+	Tell func(store.Event)
 	// Delay is for how long a pod must have been seen dead before it is released.
 	Delay time.Duration
 	// Jitter returns a random duration in [0, d); it spreads the resyncs of many nodes.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/twill-cni/twill/ipam"
 	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/store"
 )
 
 // releaseAtOnce is how many dead pods are released before ADDs that wait get their turn.
@@ -30,6 +31,7 @@ type scene struct {
 type suspect struct {
 	print     string // what was found; another ADD of the same owner leaves something else
 	pod       string // namespace/name, for people
+	uid       string // the pod's, if it is known
 	addresses []netip.Prefix
 	shapers   []string
 }
@@ -64,7 +66,7 @@ func (s scene) dead(network string) map[kernel.PodOwner]suspect {
 			alive[r.Owner()] = true
 			continue
 		}
-		dead[r.Owner()] = suspect{print: printOf(r, lease), pod: r.Pod, addresses: addressesOf(r, lease)}
+		dead[r.Owner()] = suspect{print: printOf(r, lease), pod: r.Pod, uid: r.PodUID, addresses: addressesOf(r, lease)}
 	}
 	for owner, lease := range leases {
 		if lease.Netns == "" || !s.gone(lease.Netns, lease.NetnsInode) {
@@ -229,6 +231,8 @@ func (k *Keeper) releaseOne(ctx context.Context, owner kernel.PodOwner, sus susp
 	delete(k.ledger, owner)
 	k.opts.Observer.Released()
 	k.opts.Log.Info("released what was left of a dead pod", "attachment", owner, "pod", sus.pod, "addresses", sus.addresses, "shapers", sus.shapers)
+	k.tell(refOf(sus.pod, sus.uid), store.Event{Reason: reasonReleased,
+		Message: "The pod's network namespace is gone, and no CNI DEL came; Twill released what was left of it"})
 	return nil
 }
 

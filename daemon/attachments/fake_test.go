@@ -17,6 +17,7 @@ import (
 	"github.com/twill-cni/twill/plugins/attach"
 	"github.com/twill-cni/twill/plugins/hostport"
 	"github.com/twill-cni/twill/plugins/netconf"
+	"github.com/twill-cni/twill/store"
 )
 
 var errInjected = errors.New("injected")
@@ -41,6 +42,7 @@ type node struct {
 	flushed  int
 	turn     sync.Mutex
 	observed struct{ released, elements, links int }
+	told     []store.Event
 }
 
 func newNode() *node {
@@ -190,6 +192,11 @@ func (n *node) LinkRepaired() {
 	n.observed.links++
 }
 
+func (n *node) tell(e store.Event) {
+	n.sync()
+	n.told = append(n.told, e)
+}
+
 func owner(id string) kernel.PodOwner { return kernel.PodOwner{ContainerID: id, IfName: "eth0"} }
 
 // add puts a complete attachment in place, as an ADD does.
@@ -224,7 +231,7 @@ const delay = 30 * time.Second
 // run runs a Keeper in a bubble of synctest until the test ends.
 func run(t *testing.T, n *node) *Keeper {
 	t.Helper()
-	k := New(Options{Host: n, Network: "twill", Bridge: "cni0", Log: slog.New(slog.DiscardHandler), Observer: n, Delay: delay,
+	k := New(Options{Host: n, Network: "twill", Bridge: "cni0", Log: slog.New(slog.DiscardHandler), Observer: n, Tell: n.tell, Delay: delay,
 		Jitter: func(time.Duration) time.Duration { return 0 }})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/store"
 )
 
 // keepLinks sets pods' links up that somebody set down: those that m names, or all. It reports whether it could.
@@ -45,10 +46,10 @@ func (k *Keeper) upLinks(down []kernel.PodLink) error {
 	}
 	var errs []error
 	for _, l := range down {
-		complete := slices.ContainsFunc(records, func(r Record) bool {
+		i := slices.IndexFunc(records, func(r Record) bool {
 			return r.Complete && r.HostLink == l.Name && r.Owner() == l.Owner
 		})
-		if !complete {
+		if i < 0 {
 			continue
 		}
 		if err := k.opts.Host.UpPair(l.Name); err != nil {
@@ -57,6 +58,8 @@ func (k *Keeper) upLinks(down []kernel.PodLink) error {
 		}
 		k.opts.Observer.LinkRepaired()
 		k.opts.Log.Info("a pod's link was set up again", "link", l.Name, "pod", l.Owner)
+		k.tell(refOf(records[i].Pod, records[i].PodUID), store.Event{Reason: reasonLink,
+			Message: "The host's end of the pod's network link, " + l.Name + ", was down; Twill set it up again"})
 	}
 	return errors.Join(errs...)
 }

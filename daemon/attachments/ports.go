@@ -10,6 +10,7 @@ import (
 
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/plugins/hostport"
+	"github.com/twill-cni/twill/store"
 )
 
 var errUnrecorded = errors.New("a pod has no record")
@@ -23,6 +24,14 @@ type portPlan struct {
 	localnet []string       // bridges of pods with ports for IPv4
 	waiting  bool           // an ADD runs that has added its ports, or is going to
 	disputed []string       // ports that two complete records claim
+	mended   []Record       // whose elements were missing
+	rivals   []rival
+}
+
+// rival is a pod that does not get host ports which another one has.
+type rival struct {
+	Record
+	ports []string
 }
 
 // planPorts decides which elements stay, come and go. bridges are guarded whether or not a record names them.
@@ -70,8 +79,14 @@ func planPorts(have hostport.Elements, records []Record, bridges []string) portP
 			p.waiting = p.waiting || r.Adding
 			continue
 		}
+		disputed := len(p.disputed)
 		if add(elements.With(pod.Own()).With(pod.Shared())) {
 			p.udp = append(p.udp, pod)
+			p.mended = append(p.mended, r)
+		}
+		if ports := slices.Clone(p.disputed[disputed:]); len(ports) > 0 {
+			slices.Sort(ports)
+			p.rivals = append(p.rivals, rival{r, slices.Compact(ports)}) // a port is in several maps
 		}
 		if pod.HasIPv4() && !slices.Contains(p.localnet, pod.Bridge) {
 			p.localnet = append(p.localnet, pod.Bridge)
@@ -161,12 +176,15 @@ func (k *Keeper) keepPorts(ctx context.Context) time.Duration {
 		k.opts.Observer.PortsRepaired(max(p.restored+p.removed, 1))
 		k.opts.Log.Info("host ports repaired", "restored", p.restored, "removed", p.removed)
 	}
+	for _, r := range p.mended {
+		k.tell(refOf(r.Pod, r.PodUID), store.Event{Reason: reasonPorts, Message: "The pod's host ports were not all in nftables; Twill put them back"})
+	}
 	for _, pod := range p.udp {
 		if err := k.opts.Host.FlushUDP(ctx, pod); err != nil {
 			k.opts.Log.Warn("UDP flows may go on past a host port", "err", err)
 		}
 	}
-	k.complainOfDispute(p.disputed)
+	k.complainOfDispute(p)
 	if changed || p.waiting {
 		return portsAgain
 	}
@@ -187,13 +205,21 @@ func (k *Keeper) plan(have hostport.Elements, records []Record, guarded []string
 	return p, err
 }
 
-func (k *Keeper) complainOfDispute(ports []string) {
-	slices.Sort(ports)
+// complainOfDispute tells of a dispute when it begins or becomes another one: in the log, and the pods that lose it.
+func (k *Keeper) complainOfDispute(p portPlan) {
+	const task = "disputed host ports"
+	slices.Sort(p.disputed)
 	var err error
-	if len(ports) > 0 {
-		err = fmt.Errorf("two pods want %s: the one that has it keeps it", strings.Join(ports, ", "))
+	if len(p.disputed) > 0 {
+		err = fmt.Errorf("two pods want %s: the one that has it keeps it", strings.Join(p.disputed, ", "))
 	}
-	k.complain("disputed host ports", err)
+	if err != nil && err.Error() != k.complaints[task] {
+		for _, r := range p.rivals {
+			k.tell(refOf(r.Pod, r.PodUID), store.Event{Warning: true, Reason: reasonConflict,
+				Message: "Another pod of this node has " + strings.Join(r.ports, ", ") + " and keeps it; this pod is not reached there"})
+		}
+	}
+	k.complain(task, err)
 }
 
 // guarded returns the bridges on which pods could reach the node's loopback addresses but for the guard.
