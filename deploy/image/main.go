@@ -1,5 +1,5 @@
 // Program image writes the container image of Twill as an OCI archive: a tar file with the image of each platform, which `ctr images import`,
-// `podman load`, `skopeo copy oci-archive:` and `crane push` take. It needs no container engine and no registry, because there is nothing
+// `skopeo copy oci-archive:` and the like take. It needs no container engine and no registry, because there is nothing
 // to run: an image of static programs is a layer with these files. The same programs give the same archive, byte for byte.
 //
 //	image -out twill.tar -tag docker.io/twill-cni/twill:v1 -version v1 linux/amd64=DIR linux/arm64=DIR

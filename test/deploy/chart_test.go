@@ -116,26 +116,26 @@ func TestPrivileges(t *testing.T) {
 	}{
 		{"vxlan", nil, "twill", map[string]privileges{
 			"install": install,
-			"twilld":  {[]corev1.Capability{"NET_ADMIN", "NET_RAW"}, daemon},
+			"twilld":  {[]corev1.Capability{"NET_ADMIN"}, daemon},
 		}},
 		{"bgp", []string{"backend=bgp"}, "twill", map[string]privileges{
 			"install": install,
-			"twilld":  {[]corev1.Capability{"NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE"}, daemon},
+			"twilld":  {[]corev1.Capability{"NET_ADMIN", "NET_BIND_SERVICE"}, daemon},
 		}},
 		{"k3s", []string{"host.cniConfDir=/var/lib/rancher/k3s/agent/etc/cni/net.d", "host.cniBinDir=/var/lib/rancher/k3s/data/cni", "host.hostLocalDir="},
 			"twill", map[string]privileges{
 				"install": {HostPaths: []string{"/var/lib/rancher/k3s/data/cni"}},
-				"twilld": {[]corev1.Capability{"NET_ADMIN", "NET_RAW"}, []string{
+				"twilld": {[]corev1.Capability{"NET_ADMIN"}, []string{
 					"/proc/sys/net at /host/proc/sys/net", "/run/flannel", "/run/netns (read only)", "/run/twill",
 					"/var/lib/rancher/k3s/agent/etc/cni/net.d",
 				}},
 			}},
 		{"directories of another user", []string{"extraCapabilities={DAC_OVERRIDE}"}, "twill", map[string]privileges{
 			"install": {[]corev1.Capability{"DAC_OVERRIDE"}, []string{"/opt/cni/bin"}},
-			"twilld":  {[]corev1.Capability{"NET_ADMIN", "NET_RAW", "DAC_OVERRIDE"}, daemon},
+			"twilld":  {[]corev1.Capability{"NET_ADMIN", "DAC_OVERRIDE"}, daemon},
 		}},
 		{"cleanup", []string{"cleanup.enabled=true"}, "twill-cleanup", map[string]privileges{
-			"cleanup": {[]corev1.Capability{"NET_ADMIN", "NET_RAW"}, []string{
+			"cleanup": {[]corev1.Capability{"NET_ADMIN"}, []string{
 				"/etc/cni/net.d", "/opt/cni/bin", "/proc/sys/net at /host/proc/sys/net", "/run/flannel", "/run/twill",
 			}},
 			"done": {},

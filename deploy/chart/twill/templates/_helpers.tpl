@@ -144,9 +144,9 @@ capabilities:
   {{- end }}
 {{- end }}
 
-{{- /* NET_ADMIN: links, routes, nftables, sysctls of the network. NET_RAW: binding to a device. */}}
+{{- /* NET_ADMIN: links, routes, nftables, sysctls of the network. NET_BIND_SERVICE: BGP's port 179. docs/operations.md has the details. */}}
 {{- define "twill.capabilities" -}}
-{{- $caps := list "NET_ADMIN" "NET_RAW" -}}
+{{- $caps := list "NET_ADMIN" -}}
 {{- if eq .Values.backend "bgp" }}{{ $caps = append $caps "NET_BIND_SERVICE" }}{{ end -}}
 {{- toJson (concat $caps .Values.extraCapabilities | uniq) -}}
 {{- end }}
