@@ -40,7 +40,7 @@ func (m *Machine) identify(c *Cluster) error {
 	if err != nil {
 		return err
 	}
-	config, err := m.kubeletConfig()
+	config, err := m.kubeletConfig(c)
 	if err != nil {
 		return err
 	}
@@ -48,14 +48,14 @@ func (m *Machine) identify(c *Cluster) error {
 		m.Write("/etc/kubernetes/pki/ca.crt", string(c.ca.pem)))
 }
 
-func (m *Machine) kubeletConfig() (string, error) {
+func (m *Machine) kubeletConfig(c *Cluster) (string, error) {
 	type fields = map[string]any
 	config := fields{
 		"apiVersion":                  "kubelet.config.k8s.io/v1beta1",
 		"kind":                        "KubeletConfiguration",
 		"containerRuntimeEndpoint":    "unix://" + containerdSocket,
 		"authentication":              fields{"anonymous": fields{"enabled": false}, "x509": fields{"clientCAFile": "/etc/kubernetes/pki/ca.crt"}},
-		"clusterDNS":                  []string{DNSAddr.String()},
+		"clusterDNS":                  []string{c.DNSAddr().String()},
 		"clusterDomain":               ClusterDomain,
 		"resolvConf":                  "/etc/resolv.conf",
 		"volumePluginDir":             filepath.Join(kubeletDir, "volumeplugins"), // the default is below /usr
@@ -87,13 +87,17 @@ func (m *Machine) kubeletConfig() (string, error) {
 }
 
 // StartKubelet starts kubelet, after KillKubelet or Boot of a machine that has joined a cluster, and waits until it is healthy. The Node may
-// still be NotReady: see Cluster.AwaitNodes.
+// still be NotReady: see Cluster.AwaitReady.
 func (m *Machine) StartKubelet(ctx context.Context) error {
 	m.KillKubelet()
+	first, second := m.host.Addrs[0], m.host.Addrs[1]
+	if m.options.IPv6 {
+		first, second = second, first
+	}
 	var err error
 	m.kubelet, err = m.program("kubelet", "--config="+filepath.Join(kubeletDir, "config.yaml"), "--kubeconfig="+filepath.Join(kubeletDir, "kubeconfig"),
 		"--root-dir="+kubeletDir, "--cert-dir="+filepath.Join(kubeletDir, "pki"), "--hostname-override="+m.options.Name,
-		fmt.Sprintf("--node-ip=%v,%v", m.host.Addrs[0], m.host.Addrs[1])).start()
+		fmt.Sprintf("--node-ip=%v,%v", first, second)).start()
 	if err == nil {
 		err = m.kubelet.await(ctx, m.options.Timeout, m.kubeletHealthy)
 	}

@@ -25,6 +25,7 @@ type MachineOptions struct {
 	Underlay *Underlay
 	Images   []Image  // that its containerd has from the start
 	Archives []string // of more of them: see Import
+	IPv6     bool     // its Node's first address is of IPv6, and so are Pods on its network
 	Kubelet  string   // more keys of KubeletConfiguration, as YAML; they win. See kubelet's configuration API, v1beta1
 	Programs string   // holds what "make kube-node" builds; default as for Options
 	Timeout  time.Duration

@@ -12,6 +12,7 @@ import (
 type SiteOptions struct {
 	Machines int                  // they are called node-1, node-2 and so on; default 2
 	Cluster  Options              // Namespace and Addr are the site's to say; Controllers are default ones when there are none
+	IPv6     bool                 // is the first family: of kube-apiserver, Services and Nodes; default IPv4
 	Images   []Image              // beside StandardImages
 	Archives []string             // of more images
 	Prepare  func(*Machine) error // is called for each machine before its kubelet is started: for a CNI configuration, for example
@@ -47,7 +48,7 @@ func (s *Site) launch(ctx context.Context, o SiteOptions) error {
 	// The two take their time independently.
 	var wg sync.WaitGroup
 	errs := make([]error, 2)
-	wg.Go(func() { errs[0] = s.launchCluster(ctx, o.Cluster) })
+	wg.Go(func() { errs[0] = s.launchCluster(ctx, o.Cluster, o.IPv6) })
 	wg.Go(func() { errs[1] = s.launchMachines(ctx, o) })
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -71,11 +72,10 @@ func (s *Site) launch(ctx context.Context, o SiteOptions) error {
 	return errors.Join(errs...)
 }
 
-func (s *Site) launchCluster(ctx context.Context, o Options) error {
+func (s *Site) launchCluster(ctx context.Context, o Options, ipv6 bool) error {
 	o.Namespace = s.Control.Namespace
-	if !o.Addr.IsValid() || o.Addr.Is4() {
-		o.Addr = s.Control.Addrs[0]
-	} else {
+	o.Addr = s.Control.Addrs[0]
+	if ipv6 {
 		o.Addr = s.Control.Addrs[1]
 	}
 	if o.Controllers == nil {
@@ -105,7 +105,7 @@ func (s *Site) launchMachines(ctx context.Context, o SiteOptions) error {
 	for i := range s.Machines {
 		wg.Go(func() {
 			s.Machines[i], errs[i] = LaunchMachine(ctx, MachineOptions{Name: fmt.Sprintf("node-%d", i+1), Underlay: s.Underlay,
-				Images: images, Archives: o.Archives, Kubelet: o.Kubelet, Programs: o.Cluster.Programs, Timeout: o.Cluster.Timeout})
+				Images: images, Archives: o.Archives, IPv6: o.IPv6, Kubelet: o.Kubelet, Programs: o.Cluster.Programs, Timeout: o.Cluster.Timeout})
 		})
 	}
 	wg.Wait()

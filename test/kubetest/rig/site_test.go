@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +30,7 @@ func TestSite(t *testing.T) {
 		name string
 		test func(*testing.T, *kubetest.Site)
 	}{
-		{"exec, between machines", testExec},
+		{"exec, between machines", testBetweenMachines},
 		{"logs", testLogs},
 		{"host paths and host network", testHostPaths},
 		{"cluster DNS", testDNS},
@@ -49,16 +50,23 @@ func inPod(ctx context.Context, s *kubetest.Site, pod string, args ...string) (s
 	return strings.TrimSpace(out), err
 }
 
-// testExec has a Pod ask that on the other machine for its name.
-func testExec(t *testing.T, s *kubetest.Site) {
+func testBetweenMachines(t *testing.T, s *kubetest.Site) {
 	server := running(t, s, "server")[0]
 	if len(server) != 2 {
-		t.Fatalf("the Pod has the addresses %v", server)
+		t.Errorf("the Pod has the addresses %v", server)
 	}
+	testExec(t, s, server...)
+}
+
+// testExec has the Pod "client" ask another one for its name, at all addresses.
+func testExec(t *testing.T, s *kubetest.Site, server ...netip.Addr) {
+	t.Helper()
+	want, err := inPod(t.Context(), s, "server", "hostname")
+	must(t, err)
 	for _, ip := range server {
 		must(t, s.Cluster.Await(t.Context(), "an answer of the Pod", func(ctx context.Context) error {
 			out, err := inPod(ctx, s, "client", "curl", "-sS", "--max-time", "1", "http://"+net.JoinHostPort(ip.String(), "8080")+"/hostname")
-			if err == nil && out != "server" {
+			if err == nil && out != want {
 				err = fmt.Errorf("%v is %q", ip, out)
 			}
 			return err
@@ -161,7 +169,6 @@ func testRestart(t *testing.T, s *kubetest.Site) {
 	must(t, m.StartContainerd(t.Context()))
 	must(t, m.StartKubelet(t.Context()))
 	must(t, s.Cluster.AwaitReady(t.Context(), m.Name()))
-	testExec(t, s)
 	must(t, s.Cluster.Await(t.Context(), "kubelet to know the Pod", func(ctx context.Context) error {
 		out, err := inPod(ctx, s, "server", "hostname")
 		if err == nil && out != "server" {
@@ -185,7 +192,7 @@ func testCrash(t *testing.T, s *kubetest.Site) {
 		}
 		return nil
 	}))
-	testExec(t, s)
+	testBetweenMachines(t, s)
 }
 
 func restarts(t *testing.T, s *kubetest.Site, pod string) string {
