@@ -71,6 +71,6 @@
 // takes some seconds more, for the images. A Pod runs after 1 s. A site is gone within 2 s.
 //
 // What is not as on a whole machine: kubelet makes no cgroups for classes of Pods (cgroupsPerQOS is false), and thinks that it set six
-// settings of the kernel that are not any namespace's. The control plane has no route to Pods; hosts of the underlay see what leaves
-// a machine with its own address.
+// settings of the kernel that are not any namespace's. The control plane is on no Node, so it reaches Pods only through
+// routes that a test gives it (Site.RoutePods).
 package kubetest

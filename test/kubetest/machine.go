@@ -50,7 +50,7 @@ var machines atomic.Int64
 // LaunchMachine starts a machine with containerd and waits until that has the images. kubelet is not started, since it needs a cluster:
 // StartKubelet. When it fails, nothing is left.
 func LaunchMachine(ctx context.Context, options MachineOptions) (*Machine, error) {
-	m := &Machine{options: options, host: options.Underlay.next()}
+	m := &Machine{options: options, host: &Host{}}
 	err := m.make(ctx)
 	if err == nil {
 		err = m.Boot(ctx)
@@ -69,6 +69,9 @@ func (m *Machine) make(ctx context.Context) error {
 	m.options.Timeout = cmp.Or(m.options.Timeout, defaultTimeout)
 	var err error
 	if m.options.Programs, err = programs(m.options.Programs, machinePrograms); err != nil {
+		return err
+	}
+	if m.host, err = m.options.Underlay.next(); err != nil {
 		return err
 	}
 	sweep()
@@ -119,6 +122,9 @@ func (m *Machine) Boot(ctx context.Context) error {
 
 // Crash ends all processes of the machine at once, as a power cut would, and waits until they and the network are gone.
 func (m *Machine) Crash() error {
+	if m.cell == nil {
+		return nil
+	}
 	m.cell.kill()
 	m.kubelet.kill()
 	m.containerd.kill()
@@ -143,7 +149,11 @@ func (m *Machine) Crash() error {
 
 // Close ends the machine and removes all that it was.
 func (m *Machine) Close() error {
-	return errors.Join(m.Crash(), os.RemoveAll(m.dir))
+	err := m.Crash()
+	for _, g := range m.cgroups { // of a machine that could not boot
+		err = errors.Join(err, g.remove(m.options.Timeout))
+	}
+	return errors.Join(err, os.RemoveAll(m.dir))
 }
 
 // Name returns the name of the host and its Node.

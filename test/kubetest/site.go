@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // SiteOptions say what a site is like. The zero value of each field stands for its default.
@@ -18,6 +19,9 @@ type SiteOptions struct {
 	Prepare  func(*Machine) error // is called for each machine before its kubelet is started: for a CNI configuration, for example
 	Kubelet  string               // as in MachineOptions
 }
+
+// siteTimeout is for each process of a site to be ready: ten large programs start at once.
+const siteTimeout = 3 * time.Minute
 
 // Site is a cluster as it is elsewhere: an underlay, a control plane on it with a host of its own, and machines with kubelets. It has no network
 // for Pods: its Nodes are NotReady until somebody gives them one.
@@ -38,6 +42,7 @@ func LaunchSite(ctx context.Context, options SiteOptions) (*Site, error) {
 }
 
 func (s *Site) launch(ctx context.Context, o SiteOptions) error {
+	o.Cluster.Timeout = cmp.Or(o.Cluster.Timeout, siteTimeout)
 	var err error
 	if s.Underlay, err = NewUnderlay(); err != nil {
 		return err
@@ -117,6 +122,27 @@ func (s *Site) registered(ctx context.Context, m *Machine) error {
 		_, err := s.Cluster.Do(ctx, Request{Path: "/api/v1/nodes/" + m.Name()})
 		return err
 	})
+}
+
+// RoutePods gives the control plane routes to the Pods of all Nodes, as it has where it runs on a Node: kube-apiserver is a proxy for Pods and
+// Services to who asks it for that. A Node that gets another network later needs another call.
+func (s *Site) RoutePods(ctx context.Context) error {
+	for _, m := range s.Machines {
+		networks, err := s.Cluster.PodCIDRs(ctx, m.Name())
+		if err != nil {
+			return fmt.Errorf("route Pods: %w", err)
+		}
+		for _, network := range networks {
+			through := m.Addrs()[0]
+			if network.Addr().Is6() {
+				through = m.Addrs()[1]
+			}
+			if err := s.Control.Route(network, through); err != nil {
+				return fmt.Errorf("route Pods: %w", err)
+			}
+		}
+	}
+	return nil
 }
 
 // Close ends everything and removes all that it was.

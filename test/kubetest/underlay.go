@@ -97,21 +97,42 @@ func (u *Underlay) Host() (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a host: %w", err)
 	}
-	n := u.next()
-	n.space, n.Namespace = space, path(space)
-	if err := u.attach(space, n.Addrs); err != nil {
+	h, err := u.next()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make a host: %w", err), space.Close())
+	}
+	h.space, h.Namespace = space, path(space)
+	if err := u.attach(space, h.Addrs); err != nil {
 		return nil, fmt.Errorf("make a host: %w", err)
 	}
-	return n, nil
+	return h, nil
+}
+
+// Route makes a network reachable from the host through another one, until the host or that one's link is gone.
+func (h *Host) Route(to netip.Prefix, through netip.Addr) error {
+	handle, err := netlink.NewHandleAt(netns.NsHandle(int(h.space.Fd())))
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer handle.Close()
+	to = to.Masked()
+	route := &netlink.Route{Gw: through.AsSlice(), Dst: &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen())}}
+	if err := handle.RouteReplace(route); err != nil {
+		return fmt.Errorf("route %v through %v: %w", to, through, err)
+	}
+	return nil
 }
 
 // next takes the next free addresses.
-func (u *Underlay) next() *Host {
+func (u *Underlay) next() (*Host, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if len(u.hosts) == 253 { // 255 is for broadcast, 1 the bridge's
+		return nil, errors.New("the underlay has no address left")
+	}
 	h := &Host{Addrs: address(len(u.hosts) + 2)}
 	u.hosts = append(u.hosts, h)
-	return h
+	return h, nil
 }
 
 // address returns the underlay's addresses with a number.

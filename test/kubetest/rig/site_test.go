@@ -32,6 +32,7 @@ func TestSite(t *testing.T) {
 	}{
 		{"exec, between machines", testBetweenMachines},
 		{"logs", testLogs},
+		{"API server's proxy", testProxy},
 		{"host paths and host network", testHostPaths},
 		{"cluster DNS", testDNS},
 		{"kubelet and containerd restart", testRestart},
@@ -77,6 +78,14 @@ func testExec(t *testing.T, s *kubetest.Site, server ...netip.Addr) {
 func testLogs(t *testing.T, s *kubetest.Site) {
 	out, err := s.Cluster.Kubectl(t.Context(), "logs", "server")
 	if err != nil || !strings.Contains(out, "Started HTTP server") {
+		t.Errorf("got %q, %v", out, err)
+	}
+}
+
+func testProxy(t *testing.T, s *kubetest.Site) {
+	must(t, s.RoutePods(t.Context()))
+	out, err := s.Cluster.Kubectl(t.Context(), "get", "--raw", "/api/v1/namespaces/default/pods/server:8080/proxy/hostname")
+	if err != nil || out != "server" {
 		t.Errorf("got %q, %v", out, err)
 	}
 }
@@ -128,7 +137,7 @@ spec:
 		if got := run(t, m, "cat /opt/cni/bin/name; ls /run/agent/sub"); got != m.Name()+"\nfile" {
 			t.Errorf("%s got %q from its Pod", m.Name(), got)
 		}
-		out, err := inPod(t.Context(), s, name, "sh", "-c", "nsenter --net=/run/netns/late ls /sys/../proc/sys/net/ipv4/conf; cat /proc/sys/net/ipv4/ip_default_ttl; ls /proc/sys/net/ipv4/conf | grep eth0; hostname")
+		out, err := inPod(t.Context(), s, name, "sh", "-c", "nsenter --net=/run/netns/late ls /sys/../proc/sys/net/ipv4/conf; cat /proc/sys/net/ipv4/ip_default_ttl; ls /proc/sys/net/ipv4/conf | grep -x eth0; hostname")
 		if want := "all\ndefault\nlo\n77\neth0\n" + m.Name(); err != nil || out != want {
 			t.Errorf("the Pod of %s sees %q, %v", m.Name(), out, err)
 		}
