@@ -10,9 +10,14 @@ import (
 
 // Await tries until f returns nil, for as long as the cluster's processes are given to be ready. The error is that of the last attempt.
 func (c *Cluster) Await(ctx context.Context, what string, f func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, c.options.Timeout)
+	return await(ctx, c.options.Timeout, what, f)
+}
+
+// await tries until f returns nil. The error is that of the last attempt.
+func await(ctx context.Context, timeout time.Duration, what string, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	ticker := time.NewTicker(20 * time.Millisecond)
+	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for {
 		err := f(ctx)

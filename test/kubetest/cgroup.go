@@ -2,6 +2,7 @@ package kubetest
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -123,12 +124,7 @@ func (g cgroup) mount(root string) error {
 
 // remove removes the group and those below, in which nothing runs any more. The kernel may take a moment to see that.
 func (g cgroup) remove(patience time.Duration) error {
-	var err error
-	for deadline := time.Now().Add(patience); ; {
-		if err = removeGroups(g.Dir); err == nil || !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
-			return err
-		}
-	}
+	return await(context.Background(), patience, "the end of cgroup "+g.Dir, func(context.Context) error { return removeGroups(g.Dir) })
 }
 
 func removeGroups(dir string) error {

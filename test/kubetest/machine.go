@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -137,14 +136,13 @@ func (m *Machine) Crash() error {
 		return fmt.Errorf("crash %s: %w", m.options.Name, err)
 	}
 	m.cgroups = nil
-	// The kernel takes a network namespace apart in its own time.
-	for deadline := time.Now().Add(m.options.Timeout); m.options.Underlay.attached(m.host.Addrs); {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("crash %s: somebody holds its network namespace", m.options.Name)
+	// The kernel takes a network namespace apart in its own time, if nobody else holds it.
+	return await(context.Background(), m.options.Timeout, "the end of the network of "+m.options.Name, func(context.Context) error {
+		if m.options.Underlay.attached(m.host.Addrs) {
+			return errors.New("its link is there")
 		}
-		runtime.Gosched()
-	}
-	return nil
+		return nil
+	})
 }
 
 // Close ends the machine and removes all that it was.
