@@ -18,6 +18,7 @@ import (
 // Image is a container image made of files of this machine. Names in it begin with a slash.
 type Image struct {
 	Name       string            // with the tag: registry.k8s.io/pause:3.10.2
+	Also       []string          // more names of the same
 	Files      map[string]string // by name in the image, where the content and mode come from
 	Texts      map[string]string // by name in the image, the content; mode 0644
 	Links      map[string]string // by name in the image, the target of a symbolic link
@@ -84,7 +85,7 @@ func (i Image) write(out *tar.Writer) (manifestEntry, error) {
 	if err != nil {
 		return manifestEntry{}, err
 	}
-	entry := manifestEntry{Config: fmt.Sprintf("%x.json", sha256.Sum256(config)), RepoTags: []string{i.Name}, Layers: []string{digest + "/layer.tar"}}
+	entry := manifestEntry{Config: fmt.Sprintf("%x.json", sha256.Sum256(config)), RepoTags: append([]string{i.Name}, i.Also...), Layers: []string{digest + "/layer.tar"}}
 	if err := addFile(out, entry.Config, config, 0o644); err != nil {
 		return entry, err
 	}

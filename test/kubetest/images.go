@@ -9,11 +9,13 @@ const (
 	PauseImage   = "registry.k8s.io/pause:3.10.2"
 	AgnhostImage = "registry.k8s.io/e2e-test-images/agnhost:2.66.1"
 	BusyboxImage = "registry.k8s.io/e2e-test-images/busybox:1.37.0-2"
+	GlibcImage   = "registry.k8s.io/e2e-test-images/glibc-dns-testing:2.1.1"
 	CoreDNSImage = "registry.k8s.io/coredns/coredns:v1.15.0"
 )
 
-// agnhostPrograms are those of agnhost's image that tests run and that busybox has not, or has with other options.
-var agnhostPrograms = []string{"bash", "curl", "dig", "nc", "socat", "ss"}
+// agnhostPrograms are those of agnhost's image that tests run and that busybox has not, or has with other options. With them comes glibc, for
+// which Kubernetes' tests of DNS have an image of its own, and no musl, which theirs of agnhost has.
+var agnhostPrograms = []string{"bash", "curl", "dig", "getent", "nc", "socat", "ss"}
 
 // StandardImages returns pause, agnhost, busybox and CoreDNS. Programs is the directory that "make kube-node" fills; default as for Options.
 func StandardImages(dir string) ([]Image, error) {
@@ -33,7 +35,7 @@ func StandardImages(dir string) ([]Image, error) {
 	return []Image{
 		{Name: PauseImage, Files: map[string]string{"/pause": file("pause")}, Entrypoint: []string{"/pause"}},
 		{
-			Name: AgnhostImage,
+			Name: AgnhostImage, Also: []string{GlibcImage},
 			Files: map[string]string{"/agnhost": file("agnhost"), "/localhost.crt": file("localhost.crt"),
 				"/localhost.key": file("localhost.key")},
 			Links: map[string]string{"/agnhost-2": "agnhost"},
