@@ -17,7 +17,7 @@ OUTAGE   ?= 3m
 IMAGE     ?= docker.io/twill-cni/twill:$(shell sed -n 's/^appVersion: *//p' deploy/chart/twill/Chart.yaml)
 PLATFORMS ?= linux/amd64 linux/arm64
 
-.PHONY: help build image demo test bench lint arch unit e2e e2e-outage fuzz tools peers kube kube-build kube-node kube-node-build helm manifests chart setup root clean
+.PHONY: help build image demo test bench lint arch unit e2e e2e-kube e2e-outage fuzz tools peers kube kube-build kube-node kube-node-build helm manifests chart setup root clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ e2e: root build peers kube ## black-box tests of the built binaries in the lab, 
 
 e2e-outage: root build peers ## etcd away for minutes (OUTAGE=3m), which e2e does for seconds
 	TWILL_OUTAGE=$(OUTAGE) TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(CURDIR)/.cache/peers go test -count=1 -v -timeout 20m -run TestEtcdOutage ./test/e2e
+
+e2e-kube: root kube kube-node peers helm ## a real Kubernetes on which deploy/ installs Twill: every scenario, in both backends (SHORT=-short for what CI runs, RUN=PATTERN for some)
+	$(MAKE) --no-print-directory image PLATFORMS=linux/$$(go env GOARCH)
+	TWILL_IMAGE=$(CURDIR)/bin/twill-image.tar TWILL_KUBE=$(KUBE) TWILL_PEERS=$(PEERS) TWILL_HELM=$(TOOLS)/helm go test -count=1 -v -timeout 60m $(SHORT) -run '$(RUN)' ./test/e2e/kube
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	test/fuzz.sh $(FUZZTIME)
