@@ -14,8 +14,9 @@ const (
 )
 
 // agnhostPrograms are those of agnhost's image that tests run and that busybox has not, or has with other options. With them comes glibc, for
-// which Kubernetes' tests of DNS have an image of its own, and no musl, which theirs of agnhost has.
-var agnhostPrograms = []string{"bash", "curl", "dig", "getent", "nc", "socat", "ss"}
+// which Kubernetes' tests of DNS have an image of its own, and no musl, which theirs of agnhost has. The shell is not busybox's, which
+// would run busybox's nc whatever PATH says.
+var agnhostPrograms = []string{"bash", "curl", "dig", "getent", "nc", "sh", "socat", "ss"}
 
 // StandardImages returns pause, agnhost, busybox and CoreDNS. Programs is the directory that "make kube-node" fills; default as for Options.
 func StandardImages(dir string) ([]Image, error) {
@@ -36,9 +37,9 @@ func StandardImages(dir string) ([]Image, error) {
 		{Name: PauseImage, Files: map[string]string{"/pause": file("pause")}, Entrypoint: []string{"/pause"}},
 		{
 			Name: AgnhostImage, Also: []string{GlibcImage},
-			Files: map[string]string{"/agnhost": file("agnhost"), "/localhost.crt": file("localhost.crt"),
-				"/localhost.key": file("localhost.key")},
-			Links: map[string]string{"/agnhost-2": "agnhost"},
+			Files: map[string]string{"/agnhost": file("agnhost"), "/coredns": file("coredns"),
+				"/localhost.crt": file("localhost.crt"), "/localhost.key": file("localhost.key")},
+			Links: map[string]string{"/agnhost-2": "agnhost", "/bin/sh": "/usr/bin/sh"},
 			Texts: users, Dirs: []string{"/uploads"}, Programs: agnhostPrograms, Busybox: true,
 			Entrypoint: []string{"/agnhost"}, Args: []string{"pause"},
 		},
