@@ -15,7 +15,7 @@ const (
 
 const (
 	// patience is for how long the node must be amiss to be told so, and well again to be told well.
-	patience = 15 * time.Second
+	patience = 10 * time.Second
 	// The time between two looks, before the node serves for the first time and later.
 	lookSoon  = 100 * time.Millisecond
 	lookLater = 2 * time.Second

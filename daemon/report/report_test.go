@@ -31,7 +31,7 @@ func TestLook(t *testing.T) {
 		}
 		return looks
 	}
-	const short, long = patience / 3, patience
+	const short, long = patience / 2, patience
 	tests := map[string]struct {
 		looks []look
 		want  []string
@@ -48,7 +48,7 @@ func TestLook(t *testing.T) {
 		"another reason": {every(long, errPlain, errPlain, errCIDR, errCIDR, errPlain, errPlain, nil, nil),
 			[]string{"Warning NetworkNotReady", "Warning PodCIDRMissing", "Normal NetworkReady"}},
 		"two reasons in turns": {every(short, errPlain, errCIDR, errPlain, errCIDR, errPlain, errCIDR, errPlain),
-			[]string{"Warning PodCIDRMissing", "Warning NetworkNotReady"}},
+			[]string{"Warning NetworkNotReady", "Warning PodCIDRMissing"}},
 		"it comes and goes": {append(every(long, errPlain, errPlain), every(short, nil, nil, errPlain, nil, nil, errPlain, errPlain, errPlain, errPlain, nil, nil)...),
 			[]string{"Warning NetworkNotReady"}},
 		"it never lasts": {every(short, errPlain, nil, errPlain, nil, errPlain, nil, errPlain, nil, errPlain), nil},
