@@ -34,7 +34,7 @@ var (
 var (
 	mayList      = rule{"list", "", "nodes", "to read this Node"}
 	mayCondition = rule{"patch", "", "nodes/status", "to set the condition NetworkUnavailable"}
-	mayTaint     = rule{"patch", "", "nodes", "to remove the taint " + agentNotReady}
+	mayTaint     = rule{"patch", "", "nodes", "to remove the taint " + agentNotReady + " (removeTaint: true of the Helm chart)"}
 )
 
 // taintTries is how often the Node's taints may change while ours is about to be removed, before that counts as a failure.
