@@ -17,7 +17,7 @@ OUTAGE   ?= 3m
 IMAGE     ?= docker.io/twill-cni/twill:$(shell sed -n 's/^appVersion: *//p' deploy/chart/twill/Chart.yaml)
 PLATFORMS ?= linux/amd64 linux/arm64
 
-.PHONY: help build image demo test bench lint arch unit e2e e2e-kube e2e-outage fuzz tools peers kube kube-build kube-node kube-node-build helm manifests chart setup root clean
+.PHONY: help build image demo test bench lint arch unit e2e e2e-kube e2e-outage fuzz tools peers kube kube-build kube-node kube-node-build conformance conformance-build helm manifests chart setup root clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,21 @@ kube-node-build:
 	cd test/runtime && CGO_ENABLED=1 nice go build -trimpath -ldflags "-s -w" -tags seccomp -o $(KUBE)/ github.com/opencontainers/runc
 	cd test/coredns && CGO_ENABLED=0 nice go build -trimpath -ldflags "-s -w" -o $(KUBE)/ github.com/coredns/coredns
 	$(NODE_SOURCES) >$(KUBE)/node-built-from
+
+conformance: root peers kube kube-node conformance-build ## upstream's tests of Kubernetes' network group with Twill alone; BACKEND=vxlan or bgp; FOCUS=all for more than [Conformance]
+	@$(MAKE) --no-print-directory image PLATFORMS=linux/$$(go env GOARCH)
+	go test ./test/conformance
+	TWILL_PEERS=$(PEERS) TWILL_KUBE=$(KUBE) go run ./test/conformance $(if $(BACKEND),-backend='$(BACKEND)') $(if $(FOCUS),-focus='$(FOCUS)')
+
+conformance-build:
+	@mkdir -p $(KUBE)
+	@[ "$$(cat $(KUBE)/e2e-built-from 2>/dev/null)" = "$$(cat test/conformance/e2e/go.{mod,sum} | sha256sum)" ] || { \
+		echo "building upstream's tests (ten minutes, the first time)"; \
+		cd test/conformance/e2e; rm -f $(KUBE)/e2e-built-from; version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes); \
+		CGO_ENABLED=0 nice go build -trimpath -ldflags "-s -w" -o $(KUBE)/ $$(go list tool); \
+		CGO_ENABLED=0 nice go test -c -trimpath -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" \
+			-o $(KUBE)/e2e.test k8s.io/kubernetes/test/e2e; \
+		cat go.mod go.sum | sha256sum >$(KUBE)/e2e-built-from; }
 
 helm: ## build helm, with which manifests are generated and the chart is tested (two minutes, the first time)
 	@mkdir -p $(TOOLS)
