@@ -96,6 +96,19 @@ func TestRights(t *testing.T) {
 	}
 }
 
+func TestOwnNodeOnly(t *testing.T) {
+	o := render(t, "namespace=net")
+	if o.enforced.Spec.PolicyName != o.policy.Name || o.policy.Name == "" {
+		t.Errorf("the policy %q is not in force: %q is", o.policy.Name, o.enforced.Spec.PolicyName)
+	}
+	if have := o.policy.Spec.MatchConditions[0].Expression; !strings.Contains(have, `"system:serviceaccount:net:twill"`) {
+		t.Errorf("it speaks of another account: %s", have)
+	}
+	if o := render(t, "ownNodeOnly=false"); o.policy.Name != "" || o.enforced.Name != "" {
+		t.Error("it cannot be switched off")
+	}
+}
+
 // privileges is what a container may do beyond what any container may.
 type privileges struct {
 	Capabilities []corev1.Capability

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -21,6 +22,8 @@ type objects struct {
 	role     rbacv1.ClusterRole
 	binding  rbacv1.ClusterRoleBinding
 	account  corev1.ServiceAccount
+	policy   admissionv1.ValidatingAdmissionPolicy
+	enforced admissionv1.ValidatingAdmissionPolicyBinding
 	others   map[string]map[string]any // kinds of the Prometheus operator
 }
 
@@ -76,6 +79,10 @@ func (o *objects) place(d Document) any {
 		return &o.binding
 	case "ServiceAccount":
 		return &o.account
+	case "ValidatingAdmissionPolicy":
+		return &o.policy
+	case "ValidatingAdmissionPolicyBinding":
+		return &o.enforced
 	}
 	other := map[string]any{}
 	o.others[d.Kind] = other

@@ -1,18 +1,30 @@
 package deploy
 
 import (
+	"context"
+	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
 	"github.com/twill-cni/twill/test/kubetest"
 )
 
+func cluster(t *testing.T) *kubetest.Cluster {
+	t.Helper()
+	return kubetest.Start(t, kubetest.Options{Addr: netip.MustParseAddr("127.0.0.1"), Port: 16443})
+}
+
 // A real API server takes everything, without a warning: kinds, fields and values are those of Kubernetes.
 func TestAPIServerTakesIt(t *testing.T) {
-	cluster := kubetest.Start(t, kubetest.Options{Addr: netip.MustParseAddr("127.0.0.1"), Port: 16443})
+	cluster := cluster(t)
 	manifests := map[string]string{"deploy/twill.yaml": read(t, deployDir+"/twill.yaml")}
 	for name, values := range map[string][]string{
 		"bgp": {"backend=bgp", "bgp.config.as=65001", "bgp.passwordSecret=keys", "imagePullSecrets={registry}"},
@@ -40,5 +52,73 @@ func TestAPIServerTakesIt(t *testing.T) {
 				t.Errorf("not all of %d objects were taken:\n%s", len(docs), out)
 			}
 		})
+	}
+}
+
+// What a twilld may do and what not, asked of a real API server in the name of the one on node1.
+func TestAPIServerAllowsNoMore(t *testing.T) {
+	cluster := cluster(t)
+	text, err := helm(t).Template("removeTaint=true")
+	if err == nil {
+		err = cluster.Apply(t.Context(), text)
+	}
+	for _, name := range []string{"node1", "node2"} {
+		if err == nil {
+			err = cluster.AddNode(t.Context(), kubetest.Node{Name: name})
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", cluster.Admin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:kube-system:twill",
+		Extra: map[string][]string{"authentication.kubernetes.io/node-name": {"node1"}}}
+	twilld, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(verb, path string) error {
+		r := twilld.RESTClient().Verb(verb).AbsPath(path)
+		if verb == http.MethodPatch {
+			r = r.SetHeader("Content-Type", "application/merge-patch+json").Body([]byte(`{"metadata":{"annotations":{"flannel.alpha.coreos.com/public-ip":"192.0.2.1"}}}`))
+		}
+		return r.Do(t.Context()).Error()
+	}
+	// The policy is in force a moment after it was made.
+	if err := cluster.Await(t.Context(), "the policy to be in force", func(context.Context) error {
+		if err := ask("PATCH", "/api/v1/nodes/node2/status"); err == nil || !strings.Contains(err.Error(), "no other Node") {
+			return fmt.Errorf("the status of another node: have %v", err)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		verb, path string
+		refused    string // what the API server says; empty when it does as it was asked
+	}{
+		{"GET", "/api/v1/nodes", ""},
+		{"GET", "/api/v1/services", ""},
+		{"GET", "/apis/discovery.k8s.io/v1/endpointslices", ""},
+		{"GET", "/apis/networking.k8s.io/v1/servicecidrs", ""},
+		{"PATCH", "/api/v1/nodes/node1/status", ""},
+		{"PATCH", "/api/v1/nodes/node1", ""},
+		{"PATCH", "/api/v1/nodes/node2", "no other Node"},
+		{"PUT", "/api/v1/nodes/node1", "cannot update"},
+		{"DELETE", "/api/v1/nodes/node1", "cannot delete"},
+		{"PATCH", "/api/v1/namespaces/default/services/kubernetes", "cannot patch"},
+		{"GET", "/api/v1/secrets", "cannot list"},
+		{"GET", "/api/v1/pods", "cannot list"},
+		{"GET", "/api/v1/configmaps", "cannot list"},
+	} {
+		switch err := ask(c.verb, c.path); {
+		case c.refused == "" && err != nil:
+			t.Errorf("%s %s: %v", c.verb, c.path, err)
+		case c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused)):
+			t.Errorf("%s %s: have %v, want %q", c.verb, c.path, err, c.refused)
+		}
 	}
 }
