@@ -257,7 +257,7 @@ link add rival type vxlan id 2 dstport 8472`)
 		{"no such uplink", noUplink, `link flannel.9: create: uplink: link "eth9": no such device`},
 		{"no kind", noKind, "neither a VXLAN nor a bridge"},
 		{"sysctl that leads astray", badSysctl, "want ipv4/NAME or ipv6/NAME"},
-		{"VNI and port of another device", twin, "link flannel.2: create: file exists (link rival has VNI 2 and port 8472)"},
+		{"VNI and port of another device", twin, "link flannel.2: create: link rival has VNI 2 and port 8472; run `ip link delete rival` if nothing uses it, or give the network another VNI: it is not Twill's: file exists"},
 		{"another link's alternative name", alt, `"also-eth0" is an alternative name of link eth0`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

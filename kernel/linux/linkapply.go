@@ -71,7 +71,7 @@ func sameKind(link kernel.Link, dev netlink.Link) error {
 		return nil
 	}
 	if have := dev.Type(); have != want {
-		return fmt.Errorf("a device of kind %q has this name; want kind %q: remove or rename it: %w", have, want, unix.EEXIST)
+		return fmt.Errorf("a device of kind %q has this name; want kind %q: remove or rename it: %w: %w", have, want, kernel.ErrInTheWay, unix.EEXIST)
 	}
 	return nil
 }
@@ -122,8 +122,8 @@ func (h *Handle) canMake(want kernel.Link) error {
 			return fmt.Errorf("uplink: %w", err)
 		}
 	}
-	if rival := h.rival(want); rival != "" {
-		return fmt.Errorf("it cannot be made again%s: %w", rival, unix.EEXIST)
+	if rival := h.rival(want); rival != nil {
+		return fmt.Errorf("it cannot be made again: %w: %w", rival, unix.EEXIST)
 	}
 	return nil
 }
@@ -188,7 +188,10 @@ func (h *Handle) createLink(want kernel.Link) (netlink.Link, error) {
 		dev = &netlink.Bridge{LinkAttrs: attrs}
 	}
 	if err := h.links.LinkAdd(dev); err != nil {
-		return nil, fmt.Errorf("create: %w%s", err, h.rival(want))
+		if rival := h.rival(want); rival != nil {
+			err = fmt.Errorf("%w: %w", rival, err)
+		}
+		return nil, fmt.Errorf("create: %w", err)
 	}
 	h.log.Info("link created", "link", want.Name)
 	delete(h.asked, want.Name)
@@ -199,21 +202,22 @@ func (h *Handle) createLink(want kernel.Link) (netlink.Link, error) {
 	return made, err
 }
 
-// rival names the VXLAN device because of which the kernel will not make another one, if there is one: two devices of a
-// namespace and family cannot have one VNI and port (vxlan_config_validate).
-func (h *Handle) rival(want kernel.Link) string {
+// rival returns an error that names the VXLAN device because of which the kernel will not make another one, and nil when there is none: two devices
+// of a namespace and family cannot have one VNI and port (vxlan_config_validate).
+func (h *Handle) rival(want kernel.Link) error {
 	all, err := h.links.LinkList()
 	if err != nil || want.VXLAN == nil {
-		return ""
+		return nil
 	}
 	port := vxlanPort(want.VXLAN)
 	for _, dev := range all {
 		v, ok := dev.(*netlink.Vxlan)
 		if ok && v.Name != want.Name && uint32(v.VxlanId) == want.VXLAN.VNI && uint16(v.Port) == port && h.vxlan(v).Local.Is6() == want.VXLAN.Local.Is6() {
-			return fmt.Sprintf(" (link %s has VNI %d and port %d)", v.Name, v.VxlanId, port)
+			return fmt.Errorf("link %s has VNI %d and port %d; run `ip link delete %s` if nothing uses it, or give the network another VNI: %w",
+				v.Name, v.VxlanId, port, v.Name, kernel.ErrInTheWay)
 		}
 	}
-	return ""
+	return nil
 }
 
 // adjustLink changes in place what is not as it should be. Sysctls come before the link is up, so that it never takes part in

@@ -51,7 +51,12 @@ func (b *Batch) finish() {
 
 // Commit sends the transaction, none as nothing. The error, if any, is an *Error about the first message that was refused, or a
 // failure of the socket itself.
-func (b *Batch) Commit() error {
+func (b *Batch) Commit() error { return b.finally(true) }
+
+// Try has the kernel check the transaction and take it back. It answers as for Commit.
+func (b *Batch) Try() error { return b.finally(false) }
+
+func (b *Batch) finally(commit bool) error {
 	if b.count == 0 {
 		return nil
 	}
@@ -59,7 +64,9 @@ func (b *Batch) Commit() error {
 	flags := b.Attrs[b.start+6:]
 	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_ACK)
 	last := b.socket.seq
-	b.Attrs = b.socket.append(b.Attrs, Message{Type: unix.NFNL_MSG_BATCH_END}, unix.NLM_F_REQUEST, uint16(b.subsystem))
+	if commit { // without an end, the kernel aborts (nfnetlink_rcv_batch)
+		b.Attrs = b.socket.append(b.Attrs, Message{Type: unix.NFNL_MSG_BATCH_END}, unix.NLM_F_REQUEST, uint16(b.subsystem))
+	}
 	if err := b.socket.send(b.Attrs); err != nil {
 		return err
 	}

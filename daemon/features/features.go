@@ -1,0 +1,178 @@
+package features
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/twill-cni/twill/kernel"
+)
+
+// Kernel tells what it can do, and changes nothing. What it cannot is a kernel.ErrUnsupported.
+type Kernel interface {
+	ProbeLink(kind string) error
+	ProbeTable(t kernel.Table) error
+	ProbeConntrack() error
+}
+
+// Needs are what the node's configuration asks of the kernel.
+type Needs struct {
+	IPv4, IPv6 bool
+	VXLAN      bool
+	Proxy      bool
+}
+
+var (
+	nftables = kernel.Feature{Name: "nftables (family inet)", Module: "nf_tables", Option: "CONFIG_NF_TABLES and CONFIG_NF_TABLES_INET"}
+
+	ct         = kernel.Feature{Name: "connection tracking in nftables", Module: "nft_ct", Option: "CONFIG_NFT_CT"}
+	nat        = kernel.Feature{Name: "address translation in nftables", Module: "nft_chain_nat", Option: "CONFIG_NF_NAT and CONFIG_NFT_NAT"}
+	masquerade = kernel.Feature{Name: "masquerading in nftables", Module: "nft_masq", Option: "CONFIG_NFT_MASQ"}
+	fibInet    = kernel.Feature{Name: "address types in nftables (expression fib)", Module: "nft_fib_inet", Option: "CONFIG_NFT_FIB_INET"}
+
+	numgen    = kernel.Feature{Name: "random numbers in nftables (expression numgen)", Module: "nft_numgen", Option: "CONFIG_NFT_NUMGEN"}
+	hash      = kernel.Feature{Name: "hashes in nftables (expression hash)", Module: "nft_hash", Option: "CONFIG_NFT_HASH"}
+	conntrack = kernel.Feature{Name: "connection tracking over netlink", Module: "nf_conntrack_netlink", Option: "CONFIG_NF_CT_NETLINK"}
+)
+
+// ofFamily are features that the kernel has for IPv4 and for IPv6.
+func ofFamily(f kernel.TableFamily) (table, fib, reject kernel.Feature) {
+	v, number := "IPv4", "4"
+	if f == kernel.FamilyIPv6 {
+		v, number = "IPv6", "6"
+	}
+	return kernel.Feature{Name: "nftables (" + v + ")", Module: "nf_tables", Option: "CONFIG_NF_TABLES_IPV" + number},
+		kernel.Feature{Name: "address types in nftables (expression fib, " + v + ")", Module: "nft_fib_ipv" + number, Option: "CONFIG_NFT_FIB_IPV" + number},
+		kernel.Feature{Name: "rejecting in nftables (" + v + ")", Module: "nft_reject_ipv" + number, Option: "CONFIG_NFT_REJECT_IPV" + number}
+}
+
+// Check returns nil when the kernel has all that is needed. Else the error joins a kernel.LackError for each feature that it lacks, and what kept
+// it from answering: fs.ErrPermission when the process has no right to change the network.
+func Check(k Kernel, needs Needs) error {
+	var errs []error
+	ask := func(f kernel.Feature, err error) bool {
+		if errors.Is(err, kernel.ErrUnsupported) {
+			err = &kernel.LackError{Feature: f, Err: err}
+		}
+		errs = append(errs, err)
+		return err == nil
+	}
+	for _, kind := range links(needs) {
+		err := k.ProbeLink(kind.Module)
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("twilld may not change this host's network: it needs the capability NET_ADMIN there: %w", err)
+		}
+		ask(kind, err)
+	}
+	for _, family := range tables(needs) {
+		if !ask(family.feature, k.ProbeTable(table(family.of))) {
+			continue // what is in such a table cannot be told
+		}
+		for _, part := range parts(needs, family.of) {
+			ask(part.feature, k.ProbeTable(part.table))
+		}
+	}
+	if needs.Proxy {
+		ask(conntrack, k.ProbeConntrack())
+	}
+	return errors.Join(errs...)
+}
+
+// links are named by their modules, as the kinds of links are.
+func links(needs Needs) []kernel.Feature {
+	all := []kernel.Feature{
+		{Name: "bridges", Module: "bridge", Option: "CONFIG_BRIDGE"},
+		{Name: "veth devices", Module: "veth", Option: "CONFIG_VETH"},
+	}
+	if needs.VXLAN {
+		all = append(all, kernel.Feature{Name: "VXLAN devices", Module: "vxlan", Option: "CONFIG_VXLAN"})
+	}
+	return all
+}
+
+type family struct {
+	of      kernel.TableFamily
+	feature kernel.Feature
+}
+
+func tables(needs Needs) []family {
+	all := []family{{kernel.FamilyInet, nftables}}
+	for _, of := range []kernel.TableFamily{kernel.FamilyIPv4, kernel.FamilyIPv6} {
+		if needs.Proxy && (of == kernel.FamilyIPv4 && needs.IPv4 || of == kernel.FamilyIPv6 && needs.IPv6) {
+			feature, _, _ := ofFamily(of)
+			all = append(all, family{of, feature})
+		}
+	}
+	return all
+}
+
+// part is a feature with a table that uses it.
+type part struct {
+	feature kernel.Feature
+	table   kernel.Table
+}
+
+// parts are what is used in tables of a family: inet for all pods, the others for the service proxy.
+func parts(needs Needs, of kernel.TableFamily) []part {
+	port := []kernel.Operand{kernel.FieldDport}
+	dnat := kernel.DNAT{Fields: port, Map: targets}
+	tcp := kernel.Compare{Field: kernel.FieldL4Proto, Value: kernel.Datum{Number: 6}}
+	tracked := kernel.Compare{Field: kernel.FieldCTStatus, Mask: 1, Value: kernel.Datum{Number: 1}}
+	local := kernel.Compare{Field: kernel.FieldFIBDaddrType, Value: kernel.Datum{Number: 2}}
+	if of == kernel.FamilyInet {
+		return []part{
+			{ct, table(of, tracked)},
+			{nat, natTable(of, "prerouting", tcp, dnat)},
+			{masquerade, natTable(of, "postrouting", kernel.Masquerade{})},
+			{fibInet, table(of, local)},
+		}
+	}
+	_, fib, reject := ofFamily(of)
+	v6 := of == kernel.FamilyIPv6
+	choose := func(o kernel.Operand) kernel.Expr { return kernel.Lookup{Fields: []kernel.Operand{o}, Set: numbers} }
+	source := kernel.FieldIPSaddr
+	if v6 {
+		source = kernel.FieldIP6Saddr
+	}
+	dnat.V6 = v6
+	return []part{
+		{ct, table(of, tracked)},
+		{nat, natTable(of, "prerouting", tcp, dnat)},
+		{masquerade, natTable(of, "postrouting", kernel.Masquerade{})},
+		{fib, table(of, local)},
+		{reject, table(of, kernel.Reject{})},
+		{numgen, table(of, choose(kernel.Numgen{Random: true, Modulus: 2}))},
+		{hash, table(of, choose(kernel.Hash{Fields: []kernel.Field{source}, Modulus: 2, Seed: 1}))},
+	}
+}
+
+// The sets of a table that is tried.
+const (
+	targets = "targets"
+	numbers = "numbers"
+)
+
+// table returns one with a chain that filters, with one rule; without expressions there is no chain.
+func table(of kernel.TableFamily, exprs ...kernel.Expr) kernel.Table {
+	t := kernel.Table{Family: of, Name: kernel.TablePrefix + "probe"}
+	if len(exprs) > 0 {
+		t.Sets = []kernel.Set{{Name: numbers, Key: []kernel.Type{kernel.TypeNumber}}}
+		t.Chains = []kernel.Chain{chain("filter", "input", exprs)}
+	}
+	return t
+}
+
+func natTable(of kernel.TableFamily, hook string, exprs ...kernel.Expr) kernel.Table {
+	t := table(of)
+	addr := kernel.TypeIPv4Addr
+	if of == kernel.FamilyIPv6 {
+		addr = kernel.TypeIPv6Addr
+	}
+	t.Sets = []kernel.Set{{Name: targets, Key: []kernel.Type{kernel.TypeInetService}, Value: []kernel.Type{addr, kernel.TypeInetService}}}
+	t.Chains = []kernel.Chain{chain("nat", hook, exprs)}
+	return t
+}
+
+func chain(typ, hook string, exprs []kernel.Expr) kernel.Chain {
+	return kernel.Chain{Name: hook, Hook: &kernel.Hook{Type: typ, Hook: hook}, Rules: []kernel.Rule{{Exprs: exprs}}}
+}

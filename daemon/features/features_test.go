@@ -1,0 +1,116 @@
+package features
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/twill-cni/twill/kernel"
+)
+
+// builtWithout is a kernel that lacks some modules.
+type builtWithout struct {
+	modules []string
+	asked   []string
+	err     error // of everything
+}
+
+func (k *builtWithout) answer(module string) error {
+	k.asked = append(k.asked, module)
+	if slices.Contains(k.modules, module) {
+		return fmt.Errorf("%w: %w", kernel.ErrUnsupported, syscall.EOPNOTSUPP)
+	}
+	return k.err
+}
+
+func (k *builtWithout) ProbeLink(kind string) error { return k.answer(kind) }
+func (k *builtWithout) ProbeConntrack() error       { return k.answer("nf_conntrack_netlink") }
+
+// ProbeTable looks at the first expression, which is what the package asks for.
+func (k *builtWithout) ProbeTable(t kernel.Table) error {
+	version := map[kernel.TableFamily]string{kernel.FamilyInet: "inet", kernel.FamilyIPv4: "ipv4", kernel.FamilyIPv6: "ipv6"}[t.Family]
+	if len(t.Chains) == 0 {
+		return k.answer("nf_tables " + version)
+	}
+	exprs := t.Chains[0].Rules[0].Exprs
+	switch e := exprs[len(exprs)-1].(type) {
+	case kernel.Compare:
+		if e.Field == kernel.FieldCTStatus {
+			return k.answer("nft_ct")
+		}
+		return k.answer("nft_fib_" + version)
+	case kernel.DNAT:
+		return k.answer("nft_chain_nat")
+	case kernel.Masquerade:
+		return k.answer("nft_masq")
+	case kernel.Reject:
+		return k.answer("nft_reject_" + version)
+	case kernel.Lookup:
+		if _, ok := e.Fields[0].(kernel.Numgen); ok {
+			return k.answer("nft_numgen")
+		}
+		return k.answer("nft_hash")
+	}
+	return errors.New("an expression that nobody knows")
+}
+
+func TestCheck(t *testing.T) {
+	everything := Needs{IPv4: true, IPv6: true, VXLAN: true, Proxy: true}
+	tests := []struct {
+		name    string
+		modules []string
+		needs   Needs
+		want    []string // a part of each line of the error
+	}{
+		{"all is there", nil, everything, nil},
+		{"no VXLAN", []string{"vxlan"}, everything, []string{"this host's kernel lacks VXLAN devices: run `modprobe vxlan` on the host and have the module loaded at boot " +
+			"(a line in /etc/modules-load.d), or take a kernel with CONFIG_VXLAN: the kernel does not support it: operation not supported"}},
+		{"no VXLAN, which BGP does not need", []string{"vxlan"}, Needs{IPv4: true, Proxy: true}, nil},
+		{"nothing for the proxy, which is off", []string{"nft_numgen", "nft_hash", "nft_reject_ipv4", "nf_conntrack_netlink"}, Needs{IPv4: true, VXLAN: true}, nil},
+		{"nothing for IPv6, which is not used", []string{"nf_tables ipv6", "nft_fib_ipv6"}, Needs{IPv4: true, VXLAN: true, Proxy: true}, nil},
+		{"no nftables", []string{"nf_tables inet", "nft_ct"}, Needs{IPv4: true}, []string{"nftables (family inet): run `modprobe nf_tables`"}},
+		{"no links", []string{"bridge", "veth"}, Needs{IPv4: true}, []string{"modprobe bridge", "CONFIG_VETH"}},
+		{"no NAT", []string{"nft_chain_nat", "nft_masq"}, Needs{IPv4: true}, []string{"CONFIG_NF_NAT", "modprobe nft_masq"}},
+		{"parts of the proxy", []string{"nft_numgen", "nft_hash", "nft_fib_ipv4", "nft_reject_ipv4", "nf_conntrack_netlink"}, Needs{IPv4: true, Proxy: true},
+			[]string{"modprobe nft_fib_ipv4", "modprobe nft_reject_ipv4", "modprobe nft_numgen", "modprobe nft_hash", "modprobe nf_conntrack_netlink"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			err := Check(&builtWithout{modules: tt.modules}, tt.needs)
+			if len(tt.want) == 0 {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			var lines []string
+			if err != nil {
+				lines = strings.Split(err.Error(), "\n")
+			}
+			if len(lines) != len(tt.want) {
+				t.Fatalf("have %q, want %d lines", lines, len(tt.want))
+			}
+			for i, want := range tt.want {
+				if !strings.Contains(lines[i], want) {
+					t.Errorf("have %q, want %q", lines[i], want)
+				}
+			}
+			if lack := (*kernel.LackError)(nil); !errors.As(err, &lack) || !errors.Is(err, kernel.ErrUnsupported) {
+				t.Errorf("%v is no lack", err)
+			}
+		})
+	}
+}
+
+// Without the right to ask, nothing is said of features.
+func TestCheckWithoutRight(t *testing.T) {
+	k := &builtWithout{err: syscall.EPERM}
+	err := Check(k, Needs{IPv4: true, VXLAN: true, Proxy: true})
+	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "capability NET_ADMIN") || strings.Contains(err.Error(), "\n") || len(k.asked) != 1 {
+		t.Errorf("%v, after questions for %v", err, k.asked)
+	}
+}
