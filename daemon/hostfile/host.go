@@ -70,6 +70,7 @@ func (h *Host) Preferred() []store.Subnets {
 }
 
 // Announce writes subnet.env, the plugins and the conflist, in this order, each only when it differs. It stops at the first failure.
+// When all is written and a runtime prefers another network's configuration, the error is a store.Trouble.
 func (h *Host) Announce(a node.Announcement) error {
 	env := SubnetEnv{
 		Network: a.Network.IPv4.Network, IPv6Network: a.Network.IPv6.Network,
@@ -88,7 +89,10 @@ func (h *Host) Announce(a node.Announcement) error {
 	if err != nil {
 		return err
 	}
-	return h.put(h.conflist(), conflist)
+	if err := h.put(h.conflist(), conflist); err != nil {
+		return err
+	}
+	return h.winner()
 }
 
 func (h *Host) put(path string, data []byte) error {

@@ -307,7 +307,7 @@ func TestLeftoversOfAKilledProcess(t *testing.T) {
 	young := filepath.Join(opts.ConfDir, "."+ConflistName+".456"+tempSuffix)
 	foreign := filepath.Join(opts.ConfDir, "05-other.conflist")
 	for _, f := range []string{old, young, foreign} {
-		writeFile(t, f, "{")
+		writeFile(t, f, `{"type":"multus"}`)
 	}
 	for _, f := range []string{old, foreign} {
 		past := time.Now().Add(-time.Hour)
@@ -330,5 +330,42 @@ func TestWriteWhereItCannot(t *testing.T) {
 	err := h.Announce(announcement("10.5.1.0/24", "", 1450))
 	if err == nil || !strings.Contains(err.Error(), "write "+opts.SubnetFile) {
 		t.Errorf("error %v, want one that names the file", err)
+	}
+}
+
+// A runtime takes the first configuration by name. Twill's own is written in any case, and nobody else's is touched.
+func TestForeignConfigurations(t *testing.T) {
+	const flannel = `{"name":"cbr0","cniVersion":"0.3.1","plugins":[{"type":"flannel","delegate":{"hairpinMode":true}},{"type":"portmap"}]}`
+	for _, tt := range []struct{ name, content, want string }{
+		{"10-flannel.conflist", flannel, "/10-flannel.conflist, of flannel, portmap, before 10-twill.conflist"},
+		{"05-cilium.conflist", `{"name":"cilium","plugins":[{"type":"cilium-cni"}]}`, "05-cilium.conflist, of cilium-cni, before"},
+		{"00-bridge.conf", `{"name":"x","type":"bridge"}`, "00-bridge.conf, of bridge, before"},
+		{"10-calico.conflist", "{", "10-calico.conflist, that cannot be read (unexpected end of JSON input), before"},
+		{"10-containerd-net.json", `{"name":"x","type":"bridge"}`, "`mv "},
+		{"00-multus.conf", `{"name":"multus-cni-network","type":"multus","delegates":[]}`, ""},
+		{"05-twill-tuned.conflist", `{"name":"twill","plugins":[{"type":"twill"},{"type":"tuning"}]}`, ""},
+		{"10-flannel.conflist.disabled", flannel, ""},
+		{"01-empty.conflist", `{"name":"x","plugins":[]}`, ""},
+		{"100-crio-bridge.conflist", flannel, ""},
+		{"87-podman.conflist", flannel, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h, opts := testHost(t)
+			file := filepath.Join(opts.ConfDir, tt.name)
+			writeFile(t, file, tt.content)
+			err := h.Announce(announcement("10.5.1.0/24", "", 1450))
+			if !strings.Contains(errorText(err), tt.want) || (err != nil) != (tt.want != "") {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+			if reason := store.ReasonOf(err, ""); err != nil && reason != store.ReasonLeftover {
+				t.Errorf("reason %q", reason)
+			}
+			if _, err := os.Stat(filepath.Join(opts.ConfDir, ConflistName)); err != nil {
+				t.Error(err)
+			}
+			if have, err := os.ReadFile(file); err != nil || string(have) != tt.content {
+				t.Errorf("%s holds %q, %v", tt.name, have, err)
+			}
+		})
 	}
 }

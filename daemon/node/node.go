@@ -98,6 +98,13 @@ type Options struct {
 	Host      Host
 	Log       *slog.Logger
 
+	// Kernel returns an error that wraps kernel.ErrUnsupported while the kernel lacks something that the network needs. It is asked before anything
+	// else, until it has no such error. May be nil.
+	Kernel func(store.Network) error
+	// Leftovers returns an error that wraps kernel.ErrInTheWay while another network has something on this host that must not be taken from it.
+	// It is asked before the kernel is changed, until it has no error. May be nil.
+	Leftovers func(context.Context, store.Subnets) error
+
 	// Backend makes the backend for the stored network configuration. It fails when the node was told to speak another one.
 	Backend func(store.Network) (Backend, error)
 	// Uplink finds the uplink, with an address of each family that the network has.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -596,5 +598,86 @@ func TestReadyCountsPeersThatCameDuringTheFirstSync(t *testing.T) {
 			t.Error("not ready in 100 ms")
 		}
 		w.wantHas(true, peerObjects(101)...)
+	})
+}
+
+// A kernel that lacks something leaves the node as it was, and out of the cluster, until somebody has mended that.
+func TestKernelLacksSomething(t *testing.T) {
+	inWorld(t, networkConfig, func(w *world) {
+		opts := w.options()
+		lack := error(&kernel.LackError{Feature: kernel.Feature{Name: "VXLAN devices", Module: "vxlan"}, Err: kernel.ErrUnsupported})
+		var mu sync.Mutex
+		opts.Kernel = func(n store.Network) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if !n.EnableIPv6 {
+				t.Error("asked for another network")
+			}
+			return lack
+		}
+		before := w.kernel.Dump()
+		w.startWith(opts)
+		w.pass(time.Minute)
+		w.wantUnready("lacks VXLAN devices: run `modprobe vxlan`")
+		if reason := store.ReasonOf(w.node.Status().Ready(), ""); reason != store.ReasonKernelFeatureMissing {
+			t.Errorf("reason %q", reason)
+		}
+		if n := strings.Count(w.log.String(), "modprobe vxlan"); n != 1 {
+			t.Errorf("said %d times", n)
+		}
+		if after := w.kernel.Dump(); after != before || w.host.count() > 0 || len(w.store.Snapshot().Leases) > 0 {
+			t.Errorf("something was done: %s", after)
+		}
+		mu.Lock()
+		lack = nil
+		mu.Unlock()
+		w.pass(10 * time.Second)
+		w.wantReady()
+	})
+}
+
+// An error that is no lack ends the node: asking again mends nothing.
+func TestKernelRefuses(t *testing.T) {
+	inWorld(t, networkConfig, func(w *world) {
+		opts := w.options()
+		opts.Kernel = func(store.Network) error { return fs.ErrPermission }
+		w.startWith(opts)
+		if err := w.stop(); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("Run returns %v", err)
+		}
+	})
+}
+
+// What another network has on the host is not taken from it; when it is gone, the node goes on, and does not ask again.
+func TestLeftovers(t *testing.T) {
+	inWorld(t, networkConfig, func(w *world) {
+		opts := w.options()
+		var left atomic.Bool
+		left.Store(true)
+		opts.Leftovers = func(_ context.Context, own store.Subnets) error {
+			if !own.IPv4.IsValid() {
+				t.Error("asked without subnets")
+			}
+			if left.Load() {
+				return fmt.Errorf("bridge cni0 serves others: %w", kernel.ErrInTheWay)
+			}
+			return nil
+		}
+		before := w.kernel.Dump()
+		w.startWith(opts)
+		w.pass(time.Minute)
+		w.wantUnready("bridge cni0 serves others")
+		if reason := store.ReasonOf(w.node.Status().Ready(), ""); reason != store.ReasonLeftover {
+			t.Errorf("reason %q", reason)
+		}
+		if after := w.kernel.Dump(); after != before || w.host.count() > 0 {
+			t.Errorf("something was done: %s", after)
+		}
+		left.Store(false)
+		w.pass(10 * time.Second)
+		w.wantReady()
+		left.Store(true)
+		w.pass(10 * time.Minute)
+		w.wantReady()
 	})
 }

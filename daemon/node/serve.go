@@ -140,15 +140,39 @@ func (s *server) sync(ctx context.Context, what mark, snap store.Snapshot) (Repo
 	if err != nil {
 		return report, errors.Join(append(errs, err)...)
 	}
+	if err := s.leftovers(ctx); err != nil {
+		return report, errors.Join(append(errs, err)...)
+	}
 	errs = append(errs, s.watcher.follow(s.uplink, state.Links))
 	failpoint.Hit("sync-begin")
 	report.Result, err = s.n.opts.Dataplane.Sync(ctx, state)
 	failpoint.Hit("sync-end")
-	errs = append(errs, err)
+	errs = append(errs, troubled(err))
 	if serves(report.Result) {
 		errs = append(errs, s.announce(what))
 	}
 	return report, errors.Join(errs...)
+}
+
+// leftovers asks for what another network left, until there was nothing. What appears later is drift.
+func (s *server) leftovers(ctx context.Context) error {
+	if s.clear || s.n.opts.Leftovers == nil {
+		return nil
+	}
+	err := s.n.opts.Leftovers(ctx, s.reg.Lease().Subnets())
+	s.clear = err == nil
+	return troubled(err)
+}
+
+// troubled gives an error that only a person can mend its reason.
+func troubled(err error) error {
+	switch {
+	case errors.Is(err, kernel.ErrUnsupported):
+		return &store.Trouble{Reason: store.ReasonKernelFeatureMissing, Err: err}
+	case errors.Is(err, kernel.ErrInTheWay):
+		return &store.Trouble{Reason: store.ReasonLeftover, Err: err}
+	}
+	return err
 }
 
 // reached counts the fragments that lead somewhere: all of them, unless the backend learned them.

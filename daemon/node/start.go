@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/twill-cni/twill/kernel"
@@ -19,6 +20,7 @@ type server struct {
 
 	bridgeMAC kernel.MAC // of a bridge that was there at the start; zero for none
 	reg       store.Registration
+	clear     bool // nothing of another network is in the way
 	told      told
 	first     int64 // revision of the snapshot that was there when the first good sync ended; 0 before
 	watcher   *watcher
@@ -36,6 +38,9 @@ func (n *Node) start(ctx context.Context) (*server, error) {
 	}
 	if len(network.Unknown) > 0 {
 		n.opts.Log.Warn("the network configuration has keys without a meaning", "keys", network.Unknown)
+	}
+	if err := n.awaitKernel(ctx, network); err != nil || ctx.Err() != nil {
+		return nil, err
 	}
 	s := &server{n: n, network: network, told: newTold(n.opts.Log)}
 	if s.backend, err = n.opts.Backend(network); err != nil {
@@ -75,6 +80,30 @@ func (n *Node) awaitNetwork(ctx context.Context) (store.Network, error) {
 		}
 		if !sleep(ctx.Done(), retry.next()) {
 			return store.Network{}, nil
+		}
+	}
+}
+
+// awaitKernel waits until the kernel has all that the network needs: somebody may load a module. Nothing has been changed by then, and no node
+// sends anything here.
+func (n *Node) awaitKernel(ctx context.Context, network store.Network) error {
+	if n.opts.Kernel == nil {
+		return nil
+	}
+	retry := backoff{jitter: n.opts.Jitter}
+	last := ""
+	for {
+		err := n.opts.Kernel(network)
+		if err == nil || !errors.Is(err, kernel.ErrUnsupported) {
+			return err
+		}
+		n.status.set(troubled(err))
+		if err.Error() != last {
+			n.opts.Log.Error("this host cannot serve; trying again", "err", err)
+			last = err.Error()
+		}
+		if !sleep(ctx.Done(), retry.next()) {
+			return nil
 		}
 	}
 }

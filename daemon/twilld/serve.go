@@ -19,6 +19,7 @@ import (
 	"github.com/twill-cni/twill/daemon/api"
 	"github.com/twill-cni/twill/daemon/config"
 	"github.com/twill-cni/twill/daemon/deadend"
+	"github.com/twill-cni/twill/daemon/features"
 	"github.com/twill-cni/twill/daemon/health"
 	"github.com/twill-cni/twill/daemon/hostfile"
 	"github.com/twill-cni/twill/daemon/masquerade"
@@ -76,6 +77,10 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		Dataplane: reconcile.New(k.links, k.tables, log),
 		Host:      host,
 		Log:       log,
+		Kernel:    func(network store.Network) error { return features.Check(prober{k}, needs(cfg, network, routes)) },
+		Leftovers: func(ctx context.Context, own store.Subnets) error {
+			return k.links.CheckBridge(ctx, node.Bridge, valid(own.IPv4, own.IPv6))
+		},
 		Backend: func(network store.Network) (node.Backend, error) {
 			return newBackend(ctx, cfg, network, backends{k, routes})
 		},
