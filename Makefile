@@ -65,7 +65,8 @@ e2e-outage: root build peers ## etcd away for minutes (OUTAGE=3m), which e2e doe
 
 e2e-kube: root kube kube-node peers helm ## a real Kubernetes on which deploy/ installs Twill: every scenario, in both backends (SHORT=-short for what CI runs, RUN=PATTERN for some)
 	$(MAKE) --no-print-directory image PLATFORMS=linux/$$(go env GOARCH)
-	TWILL_IMAGE=$(CURDIR)/bin/twill-image.tar TWILL_KUBE=$(KUBE) TWILL_PEERS=$(PEERS) TWILL_HELM=$(TOOLS)/helm go test -count=1 -v -timeout 60m $(SHORT) -run '$(RUN)' ./test/e2e/kube
+	TWILL_IMAGE=$(CURDIR)/bin/twill-image.tar TWILL_KUBE=$(KUBE) TWILL_PEERS=$(PEERS) TWILL_HELM=$(TOOLS)/helm go test -count=1 -v -timeout 60m -p 1 $(SHORT) -run '$(RUN)' \
+		./test/kubetest/rig ./test/e2e/kube
 
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	test/fuzz.sh $(FUZZTIME)

@@ -10,10 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 )
 
 // containerdRoot is what containerd keeps: images as they came and unpacked, and databases.
 const containerdRoot = "/var/lib/containerd"
+
+// storeLife is how long a store is kept that nobody uses. Each has hundreds of megabytes.
+const storeLife = 24 * time.Hour
 
 // imageStore returns a directory that a new machine's containerd can have as its own: it holds images. One that an earlier call made is used
 // again, also by other programs, as long as the images' files are the same: to import 200 MB takes a containerd five seconds, and a site has
@@ -24,7 +28,8 @@ func imageStore(ctx context.Context, programs string, images []Image) (string, e
 		return "", err
 	}
 	store := filepath.Join(programs, "images", key)
-	if _, err := os.Stat(store); err == nil {
+	now := time.Now()
+	if err := os.Chtimes(store, now, now); err == nil { // it exists; forget asks when it was used
 		return store, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(store), 0o755); err != nil {
@@ -35,6 +40,7 @@ func imageStore(ctx context.Context, programs string, images []Image) (string, e
 		return "", err
 	}
 	defer os.RemoveAll(made)
+	forget(filepath.Dir(store), now.Add(-storeLife))
 	if err := makeImageStore(ctx, programs, made, images); err != nil {
 		return "", err
 	}
@@ -43,6 +49,16 @@ func imageStore(ctx context.Context, programs string, images []Image) (string, e
 		err = nil
 	}
 	return store, err
+}
+
+// forget removes stores that were last used before. Who fails to will fail to write, too.
+func forget(dir string, before time.Time) {
+	stores, _ := os.ReadDir(dir)
+	for _, store := range stores {
+		if info, err := store.Info(); err == nil && info.ModTime().Before(before) {
+			_ = os.RemoveAll(filepath.Join(dir, store.Name()))
+		}
+	}
 }
 
 // imageKey tells images apart whose definitions, or files by size and time, differ.

@@ -9,6 +9,9 @@ import (
 
 // TestFamilies has clusters of one family, and one whose first family is IPv6.
 func TestFamilies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three sites take half a minute")
+	}
 	v4, v6 := netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00:244::/56")
 	for _, tt := range []struct {
 		name     string
