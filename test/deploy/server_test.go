@@ -3,8 +3,8 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,14 +17,24 @@ import (
 	"github.com/twill-cni/twill/test/kubetest"
 )
 
-func cluster(t *testing.T) *kubetest.Cluster {
-	t.Helper()
-	return kubetest.Start(t, kubetest.Options{Addr: netip.MustParseAddr("127.0.0.1"), Port: 16443})
+// A real API server is asked what it thinks of the chart.
+func TestAPIServer(t *testing.T) {
+	// Nothing is in a namespace of its own here, so the port has to be one that nobody has.
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := free.Addr().(*net.TCPAddr).AddrPort()
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cluster := kubetest.Start(t, kubetest.Options{Addr: at.Addr(), Port: at.Port()})
+	t.Run("takes everything", func(t *testing.T) { takesEverything(t, cluster) })
+	t.Run("allows no more than is needed", func(t *testing.T) { allowsNoMore(t, cluster) })
 }
 
-// A real API server takes everything, without a warning: kinds, fields and values are those of Kubernetes.
-func TestAPIServerTakesIt(t *testing.T) {
-	cluster := cluster(t)
+// Without a warning: kinds, fields and values are those of Kubernetes.
+func takesEverything(t *testing.T, cluster *kubetest.Cluster) {
 	manifests := map[string]string{"deploy/twill.yaml": read(t, deployDir+"/twill.yaml")}
 	for name, values := range map[string][]string{
 		"bgp": {"backend=bgp", "bgp.config.as=65001", "bgp.passwordSecret=keys", "imagePullSecrets={registry}"},
@@ -55,9 +65,8 @@ func TestAPIServerTakesIt(t *testing.T) {
 	}
 }
 
-// What a twilld may do and what not, asked of a real API server in the name of the one on node1.
-func TestAPIServerAllowsNoMore(t *testing.T) {
-	cluster := cluster(t)
+// What a twilld may do and what not, asked in the name of the one on node1.
+func allowsNoMore(t *testing.T, cluster *kubetest.Cluster) {
 	text, err := helm(t).Template("removeTaint=true")
 	if err == nil {
 		err = cluster.Apply(t.Context(), text)
