@@ -36,6 +36,7 @@ func (p *Proxy) adopt(ctx context.Context, f *family) error {
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("list set %s: %w", set, err)
 		}
+		f.filling = f.filling || err != nil
 		f.table.Adopt(elements)
 	}
 	if err := p.syncSkeleton(ctx, f); err != nil { // sets that are missing, or of another shape, are made before they are read
@@ -78,17 +79,24 @@ func (p *Proxy) compare(ctx context.Context, f *family) error {
 	return p.prune(ctx, f)
 }
 
-// prune removes the chains that nothing leads to any more.
+// prune removes the chains that nothing leads to any more. The table holds everything by now.
 func (p *Proxy) prune(ctx context.Context, f *family) error {
 	f.compare = false
-	if !f.table.Prune() {
+	if !f.table.Prune() && !f.filling {
 		return nil
 	}
+	f.filling = false
 	return p.syncSkeleton(ctx, f)
 }
 
+// syncSkeleton writes all but the elements of large sets. A table that is filled for the first time lets pass what it does not know: kube-proxy's
+// may come after it, as when a node moves from one to the other.
 func (p *Proxy) syncSkeleton(ctx context.Context, f *family) error {
-	return p.opts.Kernel.SyncTables(ctx, []kernel.Table{f.table.Skeleton()}, nil)
+	t := f.table.Skeleton()
+	if f.filling {
+		t = dnat.Passing(t)
+	}
+	return p.opts.Kernel.SyncTables(ctx, []kernel.Table{t}, nil)
 }
 
 // list reads the large sets.

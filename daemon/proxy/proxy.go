@@ -107,6 +107,7 @@ type family struct {
 	table   *dnat.Table
 	compare bool // the kernel's content is not known to be what the table says
 	fresh   bool // the table has not seen the kernel yet
+	filling bool // the table was not in the kernel, and does not hold everything yet
 }
 
 // New makes a proxy. Nothing happens before Run.

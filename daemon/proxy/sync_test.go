@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -416,4 +417,79 @@ func TestSyncPeriod(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+}
+
+// watched is a kernel that tells of each table that is written, and of each change of elements.
+type watched struct {
+	*kerneltest.Tables
+	table  func(kernel.Table)
+	change func(kernel.TableFamily)
+}
+
+func (w watched) SyncTables(ctx context.Context, want []kernel.Table, gone []string) error {
+	for _, t := range want {
+		w.table(t)
+	}
+	return w.Tables.SyncTables(ctx, want, gone)
+}
+
+func (w watched) ChangeElements(ctx context.Context, of kernel.TableFamily, table string, changes []kernel.SetChange) error {
+	w.change(of)
+	return w.Tables.ChangeElements(ctx, of, table, changes)
+}
+
+// drops reports whether a table drops packets to addresses of 10.96.0.0/16 that no Service has.
+func drops(table kernel.Table) bool {
+	for _, s := range table.Sets {
+		if strings.HasPrefix(s.Comment, "where nobody has an address") {
+			return len(s.Elements) > 0
+		}
+	}
+	return false
+}
+
+// While a table is filled for the first time, what it does not know passes on, perhaps to another proxy's table; afterwards, and in one that is
+// taken over, it is dropped.
+func TestFirstFillDropsNothing(t *testing.T) {
+	begin := func(r *rig) {
+		r.start()
+		r.proxy.SetHost(testHost)
+		c := changes(cluster()...)
+		c.Reset, c.Networks = true, prefixes("10.96.0.0/16")
+		r.send(c)
+		r.until("the first sync", func() bool { return r.proxy.Ready() == nil })
+		r.settled()
+	}
+	for _, name := range []string{"at once", "after a failure"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, kerneltest.NewTables())
+			dropped := false
+			r.proxy.opts.Kernel = watched{r.tables,
+				func(table kernel.Table) {
+					if table.Family == kernel.FamilyIPv4 {
+						dropped = drops(table)
+					}
+				},
+				func(of kernel.TableFamily) {
+					if of == kernel.FamilyIPv4 && dropped {
+						t.Error("packets to Services are dropped before these are known")
+					}
+				}}
+			if name == "after a failure" {
+				r.tables.FailNextChange(errors.New("broken"))
+			}
+			begin(r)
+			if !dropped {
+				t.Error("packets to addresses that no Service has are not dropped in the end")
+			}
+			r.stop()
+			again := newRig(t, r.tables)
+			again.proxy.opts.Kernel = watched{r.tables, func(table kernel.Table) {
+				if table.Family == kernel.FamilyIPv4 && !drops(table) {
+					t.Error("a restart lets pass what was dropped")
+				}
+			}, func(kernel.TableFamily) {}}
+			begin(again)
+		})
+	}
 }

@@ -165,6 +165,18 @@ func (w words) sets() []kernel.Set {
 	}
 }
 
+// Passing returns a skeleton that lets packets pass to addresses of Services that nobody has. The table that it belongs to does not know all
+// Services yet.
+func Passing(skeleton kernel.Table) kernel.Table {
+	skeleton.Sets = slices.Clone(skeleton.Sets)
+	for i := range skeleton.Sets {
+		if s := &skeleton.Sets[i]; s.Name == setServiceNetworks {
+			s.Elements = nil
+		}
+	}
+	return skeleton
+}
+
 func rule(exprs ...kernel.Expr) kernel.Rule { return kernel.Rule{Exprs: exprs} }
 
 func (w words) fixedChains() []kernel.Chain {

@@ -4,7 +4,7 @@ import "github.com/twill-cni/twill/kernel"
 
 // Split divides changes into transactions of about that many elements each, to be committed in order: first what is new and nothing leads to yet, then
 // what is replaced and what leads to the new, each frontend at once, and in the end what nothing leads to any more. Between any two, a frontend
-// does what it did before or what it is to do. Changes that are few enough are one transaction.
+// does what it did before, which may be to let packets pass to another service proxy, or what it is to do. Changes that are few enough are one transaction.
 func Split(changes []kernel.SetChange, most int) [][]kernel.SetChange {
 	total := 0
 	for _, c := range changes {
@@ -17,7 +17,7 @@ func Split(changes []kernel.SetChange, most int) [][]kernel.SetChange {
 	if total <= s.most {
 		return [][]kernel.SetChange{changes}
 	}
-	var leading kernel.SetChange
+	var leading, refusing kernel.SetChange
 	var gone []kernel.SetChange
 	at := frontends{index: map[string]int{}}
 	for _, c := range changes {
@@ -26,7 +26,11 @@ func Split(changes []kernel.SetChange, most int) [][]kernel.SetChange {
 			continue
 		}
 		fresh, pairs, rest := sortOut(c)
-		s.put(fresh)
+		if c.Set == setClusterIPs { // what is sent to one of them and is no frontend's is refused
+			refusing = fresh
+		} else {
+			s.put(fresh)
+		}
 		at.add(pairs)
 		gone = append(gone, rest)
 	}
@@ -38,6 +42,7 @@ func Split(changes []kernel.SetChange, most int) [][]kernel.SetChange {
 	for _, group := range at.changes {
 		s.putWhole(group)
 	}
+	s.put(refusing)
 	for _, c := range gone {
 		s.put(c)
 	}

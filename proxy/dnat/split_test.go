@@ -47,3 +47,32 @@ func TestSplitKeepsFrontendsWhole(t *testing.T) {
 		t.Error("few changes are one transaction, none is none")
 	}
 }
+
+// Nobody is refused at an address whose frontends are still to come.
+func TestSplitRefusesLast(t *testing.T) {
+	f := families()[0]
+	table := New(f.config)
+	var all []Change
+	for i := range 20 {
+		s := svc(fmt.Sprint(i), f.frontend(fmt.Sprintf("10.96.0.%d:80", i), "10.1.1.2:1", "10.1.1.3:1"))
+		all = append(all, changes(s)...)
+	}
+	u := table.Set(all)
+	frontends, addresses := 0, 0
+	for _, part := range Split(u.Elements, 10) {
+		for _, c := range part {
+			switch c.Set {
+			case setServices:
+				frontends += len(c.Add)
+			case setClusterIPs:
+				addresses += len(c.Add)
+				if frontends < 20 {
+					t.Fatalf("%d addresses are refused when %d of 20 frontends are there", len(c.Add), frontends)
+				}
+			}
+		}
+	}
+	if frontends != 20 || addresses != 20 {
+		t.Errorf("%d frontends and %d addresses", frontends, addresses)
+	}
+}
