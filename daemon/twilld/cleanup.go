@@ -20,6 +20,7 @@ import (
 	"github.com/twill-cni/twill/daemon/config"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/linux"
+	"github.com/twill-cni/twill/kernel/nft"
 	"github.com/twill-cni/twill/kernel/podnet"
 	"github.com/twill-cni/twill/plugins/record"
 	"github.com/twill-cni/twill/store"
@@ -143,26 +144,41 @@ func (c *cleaner) devices(owners map[string]kernel.PodOwner, remove func(string,
 }
 
 func (c *cleaner) kernel(ctx context.Context) {
-	k, err := openKernels(c.cfg, c.log)
+	c.links(ctx)
+	c.tables(ctx)
+}
+
+// links needs no settings of the kernel, so --sysctl-dir may be what it is elsewhere.
+func (c *cleaner) links(ctx context.Context) {
+	links, err := linux.Open(c.log)
 	if err != nil {
-		c.failed("open the kernel", err)
+		c.failed("remove links and routes", err)
 		return
 	}
-	removed, err := k.links.Cleanup(ctx)
+	removed, err := links.Cleanup(ctx)
 	c.failed("remove links and routes", err)
 	for _, what := range removed {
 		c.removed(what)
 	}
-	tables, err := k.tables.TableNames(ctx)
+	c.failed("close rtnetlink", links.Close())
+}
+
+func (c *cleaner) tables(ctx context.Context) {
+	tables, err := nft.Open(c.log)
+	if err != nil {
+		c.failed("remove nftables", err)
+		return
+	}
+	names, err := tables.TableNames(ctx)
 	c.failed("list nftables", err)
-	if err := k.tables.DeleteTables(ctx); err != nil {
+	if err := tables.DeleteTables(ctx); err != nil {
 		c.failed("remove nftables", err)
 	} else {
-		for _, name := range tables {
+		for _, name := range names {
 			c.removed("table " + name)
 		}
 	}
-	c.failed("close the kernel", k.close())
+	c.failed("close nftables", tables.Close())
 }
 
 // records removes the plugins' records of attachments and addresses. The run directory goes too when nothing else is in it and it can be removed.

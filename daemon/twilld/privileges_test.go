@@ -4,12 +4,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -271,5 +273,42 @@ func (n *testNode) answers() {
 	_, err := api.NewClient(n.file("run")).Services(context.Background(), store.ObjectName{})
 	if err != nil {
 		n.c.t.Errorf("the daemon does not answer: %v", err)
+	}
+}
+
+// A clean-up in a container goes on past what it cannot do, and its exit code tells: here, the datastore is gone, one directory cannot be written, and
+// the settings of the kernel are not where the daemon had them.
+func TestCleanupInContainer(t *testing.T) {
+	c := newCluster(t, dualNetwork)
+	a := c.addNode()
+	a.contain(forVXLAN)
+	before := a.ip("-o link show type vxlan") + a.ip("-o link show type bridge") + a.ip("route show proto 84") + a.nft("list tables")
+	a.start("--proxy=nftables")
+	a.eventuallyReady()
+	must(t, a.signal(syscall.SIGTERM))
+	c.stopEtcd()
+	for _, plugin := range []string{"twill", "twill-ipam"} {
+		must(t, os.WriteFile(a.file("bin/"+plugin), nil, 0o755))
+	}
+	a.container.Writable = slices.DeleteFunc(a.container.Writable, func(dir string) bool { return dir == a.file("flannel") })
+	out, err := a.run1("--cleanup", "--cni-bin-dir="+a.file("bin"), "--sysctl-dir=/nowhere")
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("%v, want exit code 1", err)
+	}
+	for _, want := range []string{"removed file " + a.file("net.d/10-twill.conflist"), "removed file " + a.file("bin/twill-ipam"), "removed link flannel.1", "removed link cni0",
+		"removed table twill-masquerade", "removed table twill-proxy", a.file("flannel/subnet.env") + ": read-only file system", "clean up: release the node's subnets: "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	if n := strings.Count(out, "clean up: "); n != 2 {
+		t.Errorf("%d failures, want 2:\n%s", n, out)
+	}
+	if after := a.ip("-o link show type vxlan") + a.ip("-o link show type bridge") + a.ip("route show proto 84") + a.nft("list tables"); after != before {
+		t.Errorf("left:\n%s", after)
+	}
+	if files, err := os.ReadDir(a.file("run")); err != nil || len(files) > 0 {
+		t.Errorf("the run directory holds %v, error %v", files, err)
 	}
 }
