@@ -64,6 +64,8 @@
 //	imagestore.go  what containerd made of them, kept for later   dns.go     CoreDNS in the cluster
 //	underlay.go    the network between machines                   site.go    all together
 //
+// Of a test that failed, the ends of the logs are printed. TWILL_LOGS names a directory for whole ones.
+//
 // No image is ever pulled. The standard ones have the names that Kubernetes' own tests use; more are given as archives (SiteOptions.Archives),
 // whose Pods need imagePullPolicy Never or IfNotPresent.
 //

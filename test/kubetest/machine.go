@@ -203,7 +203,19 @@ func (m *Machine) Install(dir string, files ...string) error {
 // Command returns a command that runs on the machine, which must not crash or boot meanwhile. Its standard streams are the caller's to set.
 func (m *Machine) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	enter := []string{"--target", strconv.Itoa(m.PID()), "--mount", "--uts", "--net", "--pid", "--cgroup", "--root", "--wd", "--", name}
-	return exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
+	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
+	cmd.Cancel = func() error {
+		// nsenter waits for the program, which is its child and would outlive it.
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
+		for _, child := range strings.Fields(string(children)) {
+			if pid, err := strconv.Atoi(child); err == nil {
+				_ = unix.Kill(pid, unix.SIGKILL) // it may have ended
+			}
+		}
+		return errors.Join(err, cmd.Process.Kill())
+	}
+	cmd.WaitDelay = time.Second // for what the program has started, which may hold its output
+	return cmd
 }
 
 // Run runs a command on the machine and returns what it printed. An error holds what it complained about.

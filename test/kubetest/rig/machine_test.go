@@ -1,9 +1,11 @@
 package rig
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twill-cni/twill/test/kubetest"
 )
@@ -69,6 +71,30 @@ func TestMachinesAreApart(t *testing.T) {
 	} {
 		if got := run(t, b, command); got != want {
 			t.Errorf("%s: %q, want %q", command, got, want)
+		}
+	}
+}
+
+// TestCommandsEnd has a command that goes on for ever.
+func TestCommandsEnd(t *testing.T) {
+	u, err := kubetest.NewUnderlay()
+	must(t, err)
+	t.Cleanup(u.Close)
+	m, err := kubetest.LaunchMachine(t.Context(), kubetest.MachineOptions{Name: "a", Underlay: u})
+	must(t, err)
+	t.Cleanup(func() { must(t, m.Close()) })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	if _, err := m.Run(ctx, "tail", "-f", "/etc/hosts"); err == nil {
+		t.Error("it ended well")
+	}
+	if took := time.Since(begin); took > 30*time.Second {
+		t.Errorf("it went on for %v", took)
+	}
+	for run(t, m, "pidof tail ||:") != "" {
+		if time.Since(begin) > 30*time.Second {
+			t.Fatal("its process is left")
 		}
 	}
 }
