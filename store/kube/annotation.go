@@ -125,12 +125,27 @@ func podSubnets(spec *corev1.NodeSpec) (s store.Subnets, err error) {
 	return s, nil
 }
 
+// subnets returns a Node's subnets of the families that the network has, once that is known: a cluster may have pods of a family that this network
+// does not serve.
+func (c *Client) subnets(n *corev1.Node) (store.Subnets, error) {
+	s, err := podSubnets(&n.Spec)
+	if network := c.network.Load(); network != nil {
+		if !network.EnableIPv4 {
+			s.IPv4 = netip.Prefix{}
+		}
+		if !network.EnableIPv6 {
+			s.IPv6 = netip.Prefix{}
+		}
+	}
+	return s, err
+}
+
 // lease returns what a Node says to its peers: nil when it has not registered.
-func lease(n *corev1.Node) (*store.Lease, error) {
+func (c *Client) lease(n *corev1.Node) (*store.Lease, error) {
 	if n.Annotations[annotationManaged] != "true" {
 		return nil, nil
 	}
-	s, err := podSubnets(&n.Spec)
+	s, err := c.subnets(n)
 	if err != nil {
 		return nil, err
 	}

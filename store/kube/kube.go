@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
+	"github.com/twill-cni/twill/store"
 	"github.com/twill-cni/twill/store/redial"
 )
 
@@ -53,6 +55,8 @@ type Client struct {
 	log   *slog.Logger
 	conns redial.Connections
 	nodes nodes
+
+	network atomic.Pointer[store.Network] // as it was last read; nil before
 
 	ctx    context.Context // ends with Close; background work derives from it
 	cancel context.CancelFunc

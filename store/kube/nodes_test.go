@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -315,5 +316,33 @@ func TestNodeWithoutSubnets(t *testing.T) {
 				t.Errorf("the error is %v", err)
 			}
 		})
+	}
+}
+
+// A cluster has pods of both families, the network one: a node's lease in a snapshot is the one that it has registered.
+func TestFamilyThatIsNotServed(t *testing.T) {
+	h := newHarness(t, startCluster(t))
+	h.SetNetwork(storetest.Config4)
+	dual, err := store.ParseKey("10.244.1.0-24&fd00:10:244:1::-64")
+	must(t, err)
+	must(t, h.create("node-a", dual, nil))
+	c := h.open("")
+	network, err := c.Network(t.Context())
+	must(t, err)
+	attrs := store.Attributes{NodeName: "node-a", PublicIP: netip.MustParseAddr("192.0.2.1"), BackendType: "vxlan"}
+	r, err := c.Register(t.Context(), network, attrs, nil)
+	must(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err = c.Watch(ctx, func(s store.Snapshot) {
+		if len(s.Leases) > 0 {
+			if !s.Leases[0].Equal(r.Lease()) || len(s.Rejected) > 0 {
+				t.Errorf("the snapshot is %+v, registered is %+v", s, r.Lease())
+			}
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }

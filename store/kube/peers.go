@@ -136,10 +136,10 @@ func (p *peers) change(name string, n *corev1.Node) {
 	var now *claim
 	held := false
 	if n != nil {
-		l, err := lease(n)
+		l, err := p.client.lease(n)
 		switch {
 		case err == nil && l == nil && old != nil:
-			if s, err := podSubnets(&n.Spec); err == nil && s == old.lease.Subnets() {
+			if s, err := p.client.subnets(n); err == nil && s == old.lease.Subnets() {
 				l, held = old.lease, true
 			}
 		case err != nil:

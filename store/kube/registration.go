@@ -40,6 +40,7 @@ func (c *Client) Network(context.Context) (store.Network, error) {
 	if err != nil {
 		return store.Network{}, &store.Trouble{Reason: store.ReasonNetworkConfigInvalid, Err: fmt.Errorf("%s: %w", c.cfg.NetConf, err)}
 	}
+	c.network.Store(&network)
 	return network, nil
 }
 
