@@ -57,7 +57,7 @@ func TestSystemdUnit(t *testing.T) {
 	unit := "../../deploy/twilld.service"
 	text, err := os.ReadFile(unit)
 	must(t, err)
-	for _, line := range []string{"ExecStart=/usr/local/bin/twilld --config /etc/twill/twilld.yaml", "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE",
+	for _, line := range []string{"ExecStart=/usr/local/bin/twilld --config /etc/twill/twilld.yaml", "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE",
 		"Restart=always", "RestartPreventExitStatus=2"} {
 		if !strings.Contains(string(text), "\n"+line+"\n") {
 			t.Errorf("the unit has no line %s", line)

@@ -3,7 +3,7 @@
 //
 //	scratch [--caps] ROOT PROGRAM [ARG...]
 //
-// With --caps the program has CAP_NET_ADMIN and CAP_NET_RAW and cannot get more, although it runs as root.
+// With --caps the program has CAP_NET_ADMIN and cannot get more, although it runs as root.
 package main
 
 import (
@@ -58,7 +58,7 @@ func run(args []string) error {
 // limit takes everything else out of the bounding set: what root gets by execve is what is left in it (capabilities(7)).
 func limit() error {
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
-		if c == unix.CAP_NET_ADMIN || c == unix.CAP_NET_RAW {
+		if c == unix.CAP_NET_ADMIN {
 			continue
 		}
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
