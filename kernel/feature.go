@@ -14,7 +14,7 @@ var ErrInTheWay = errors.New("it is not Twill's")
 // Feature is something that a kernel can be without.
 type Feature struct {
 	Name   string // for people: "VXLAN devices"
-	Module string // which has it, unless it is built in
+	Module string // which has it, unless it is built in; empty for a part of another module, which the kernel is built with or not
 	Option string // of the kernel's configuration: CONFIG_VXLAN
 }
 
@@ -25,6 +25,9 @@ type LackError struct {
 }
 
 func (e *LackError) Error() string {
+	if e.Feature.Module == "" {
+		return fmt.Sprintf("this host's kernel lacks %s: take a kernel with %s: %v", e.Feature.Name, e.Feature.Option, e.Err)
+	}
 	return fmt.Sprintf("this host's kernel lacks %s: run `modprobe %s` on the host and have the module loaded at boot (a line in /etc/modules-load.d), "+
 		"or take a kernel with %s: %v", e.Feature.Name, e.Feature.Module, e.Feature.Option, e.Err)
 }

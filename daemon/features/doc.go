@@ -5,4 +5,6 @@
 //
 // The daemon asks once, before it touches anything. Found out at the time of use, a lack would show as a bare EOPNOTSUPP or ENOENT, with half of the
 // node programmed. Each dry run makes the kernel load the module that it has for it.
+//
+// The kernel of Debian's package user-mode-linux is one to try it on: it has nf_tables, but none of the families inet, ip and ip6.
 package features

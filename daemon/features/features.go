@@ -41,7 +41,7 @@ func ofFamily(f kernel.TableFamily) (table, fib, reject kernel.Feature) {
 	if f == kernel.FamilyIPv6 {
 		v, number = "IPv6", "6"
 	}
-	return kernel.Feature{Name: "nftables (" + v + ")", Module: "nf_tables", Option: "CONFIG_NF_TABLES_IPV" + number},
+	return kernel.Feature{Name: "nftables (" + v + ")", Option: "CONFIG_NF_TABLES_IPV" + number},
 		kernel.Feature{Name: "address types in nftables (expression fib, " + v + ")", Module: "nft_fib_ipv" + number, Option: "CONFIG_NFT_FIB_IPV" + number},
 		kernel.Feature{Name: "rejecting in nftables (" + v + ")", Module: "nft_reject_ipv" + number, Option: "CONFIG_NFT_REJECT_IPV" + number}
 }

@@ -73,6 +73,7 @@ func TestCheck(t *testing.T) {
 		{"nothing for the proxy, which is off", []string{"nft_numgen", "nft_hash", "nft_reject_ipv4", "nf_conntrack_netlink"}, Needs{IPv4: true, VXLAN: true}, nil},
 		{"nothing for IPv6, which is not used", []string{"nf_tables ipv6", "nft_fib_ipv6"}, Needs{IPv4: true, VXLAN: true, Proxy: true}, nil},
 		{"no nftables", []string{"nf_tables inet", "nft_ct"}, Needs{IPv4: true}, []string{"nftables (family inet): run `modprobe nf_tables`"}},
+		{"no nftables for IPv6", []string{"nf_tables ipv6", "nft_numgen"}, Needs{IPv6: true, Proxy: true}, []string{"lacks nftables (IPv6): take a kernel with CONFIG_NF_TABLES_IPV6: "}},
 		{"no links", []string{"bridge", "veth"}, Needs{IPv4: true}, []string{"modprobe bridge", "CONFIG_VETH"}},
 		{"no NAT", []string{"nft_chain_nat", "nft_masq"}, Needs{IPv4: true}, []string{"CONFIG_NF_NAT", "modprobe nft_masq"}},
 		{"parts of the proxy", []string{"nft_numgen", "nft_hash", "nft_fib_ipv4", "nft_reject_ipv4", "nf_conntrack_netlink"}, Needs{IPv4: true, Proxy: true},
