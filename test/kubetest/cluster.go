@@ -35,7 +35,8 @@ func Launch(ctx context.Context, options Options) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("launch a cluster: %w", err)
 	}
-	dir, err := os.MkdirTemp("", "kube") // short, since etcd's socket is in it: unix(7) allows 107 bytes
+	sweep()
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", clusterPrefix, os.Getpid())) // short, since etcd's socket is in it: unix(7) allows 107 bytes
 	if err != nil {
 		return nil, fmt.Errorf("launch a cluster: %w", err)
 	}

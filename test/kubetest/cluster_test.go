@@ -238,7 +238,7 @@ func TestLaunchFails(t *testing.T) {
 
 const launchForParent = "KUBETEST_LAUNCH"
 
-// TestProcessesEndWithAKilledTest starts a cluster in a process that is killed.
+// TestProcessesEndWithAKilledTest starts a cluster in a process that is killed. Its files are gone after the next one.
 func TestProcessesEndWithAKilledTest(t *testing.T) {
 	if os.Getenv(launchForParent) != "" {
 		c, err := Launch(context.Background(), Options{Addr: netip.MustParseAddr("127.0.0.1"), Port: 7443})
@@ -246,8 +246,9 @@ func TestProcessesEndWithAKilledTest(t *testing.T) {
 		fmt.Printf("\npids %d %d\n", c.etcd.cmd.Process.Pid, c.PID())
 		select {}
 	}
+	t.Setenv("TMPDIR", t.TempDir())
 	child := exec.Command("/proc/self/exe", "-test.run", "^"+t.Name()+"$")
-	child.Env = append(os.Environ(), launchForParent+"=1", "TMPDIR="+t.TempDir())
+	child.Env = append(os.Environ(), launchForParent+"=1")
 	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := child.StdoutPipe()
 	must(t, err)
@@ -263,6 +264,10 @@ func TestProcessesEndWithAKilledTest(t *testing.T) {
 	}
 	for _, pid := range []int{etcd, server} {
 		peertest.Eventually(t, fmt.Sprintf("process %d ends", pid), patience, func() bool { return ended(pid) })
+	}
+	sweep() // as the next cluster does
+	if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

@@ -75,7 +75,7 @@ func (m *Machine) make(ctx context.Context) error {
 	}
 	sweep()
 	// It says whose it is, for sweep.
-	name := fmt.Sprintf("%s%d-%d-%s", leftPrefix, os.Getpid(), machines.Add(1), m.options.Name)
+	name := fmt.Sprintf("%s%d-%d-%s", machinePrefix, os.Getpid(), machines.Add(1), m.options.Name)
 	m.dir = filepath.Join(os.TempDir(), name)
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
@@ -238,26 +238,4 @@ func (m *Machine) Log() string {
 		}
 	}
 	return all.String()
-}
-
-// leftPrefix begins the names of what a killed test leaves: directories and empty cgroups. Its process ID follows.
-const leftPrefix = "kubetest-machine-"
-
-// sweep removes what tests have left that were killed.
-func sweep() {
-	remove := func(dir string, f func(string)) {
-		found, _ := filepath.Glob(filepath.Join(dir, leftPrefix+"*")) // the pattern is good
-		for _, name := range found {
-			number, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(name), leftPrefix), "-")
-			pid, err := strconv.Atoi(number)
-			if err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
-				f(name)
-			}
-		}
-	}
-	remove(os.TempDir(), func(dir string) { _ = os.RemoveAll(dir) })
-	groups, _ := cgroups() // who needs them will hear the error
-	for _, g := range groups {
-		remove(g.Dir, func(dir string) { _ = removeGroups(dir) })
-	}
 }
