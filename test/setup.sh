@@ -25,6 +25,7 @@ if [ "${1:-}" = node ]; then
 	want dig     bind9-dnsutils
 	want nc      netcat-openbsd
 	want socat   socat
+	want wget    wget
 fi
 
 [ ${#need[@]} -eq 0 ] && exit 0

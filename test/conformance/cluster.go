@@ -35,7 +35,7 @@ func install(ctx context.Context, s *kubetest.Site, manifests []string) error {
 		{"-n", "kube-system", "rollout", "status", "daemonset/twill", "--timeout=3m"},
 	}
 	for i, m := range s.Machines {
-		// Tests of topology hints want to know where a node is.
+		// Tests of topology hints and of traffic distribution ask for it.
 		steps = append(steps, []string{"label", "node", m.Name(), fmt.Sprintf("topology.kubernetes.io/zone=zone-%d", i+1)})
 	}
 	for _, step := range steps {

@@ -79,10 +79,10 @@ func parse(args []string) (options, error) {
 	var backends string
 	flags := flag.NewFlagSet("conformance", flag.ContinueOnError)
 	flags.StringVar(&backends, "backend", "vxlan,bgp", "backends to run the tests with, one after the other")
-	flags.StringVar(&o.focus, "focus", conformanceFocus, `regular expression of the tests' names, or "all" for all of sig-network that can run here, with -dual-stack`)
+	flags.StringVar(&o.focus, "focus", conformanceFocus, `regular expression of the tests' names, or "all" for all of sig-network that can run here, in a cluster of both families`)
 	flags.BoolVar(&o.dualStack, "dual-stack", false, "give Pods addresses of both families; deploy/twill.yaml has IPv4 alone")
 	flags.IntVar(&o.processes, "processes", 4, "how many tests run at a time")
-	flags.IntVar(&o.machines, "machines", 2, "how many nodes the cluster has")
+	flags.IntVar(&o.machines, "machines", 0, "how many nodes the cluster has, each a zone of its own (default 2; 3 with -focus=all, where tests ask for three zones)")
 	flags.StringVar(&o.image, "image", "bin/twill-image.tar", "archive with Twill's image")
 	flags.StringVar(&o.deploy, "deploy", "deploy", "directory with Twill's manifests")
 	flags.StringVar(&o.out, "out", ".cache/conformance", "directory for logs and reports, one directory for each backend")
@@ -101,7 +101,9 @@ func parse(args []string) (options, error) {
 	}
 	if o.focus == "all" {
 		o.focus, o.dualStack = everythingFocus, true
+		o.machines = cmp.Or(o.machines, 3)
 	}
+	o.machines = cmp.Or(o.machines, 2)
 	o.programs, o.peers = cmp.Or(os.Getenv("TWILL_KUBE"), ".cache/kube"), cmp.Or(os.Getenv("TWILL_PEERS"), ".cache/peers")
 	// The tests run elsewhere: in a directory of their own.
 	for _, path := range []*string{&o.programs, &o.peers, &o.image, &o.deploy, &o.out} {

@@ -15,8 +15,8 @@ const (
 
 // agnhostPrograms are those of agnhost's image that tests run and that busybox has not, or has with other options. With them comes glibc, for
 // which Kubernetes' tests of DNS have an image of its own, and no musl, which theirs of agnhost has. The shell is not busybox's, which
-// would run busybox's nc whatever PATH says.
-var agnhostPrograms = []string{"bash", "curl", "dig", "getent", "nc", "sh", "socat", "ss"}
+// would run busybox's nc whatever PATH says. busybox's wget crashes where there are libraries of glibc: it is linked with another one.
+var agnhostPrograms = []string{"bash", "curl", "dig", "getent", "nc", "sh", "socat", "ss", "wget"}
 
 // StandardImages returns pause, agnhost, busybox and CoreDNS. Programs is the directory that "make kube-node" fills; default as for Options.
 func StandardImages(dir string) ([]Image, error) {
