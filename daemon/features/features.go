@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/twill-cni/twill/kernel"
 )
@@ -65,11 +66,22 @@ func Check(k Kernel, needs Needs) error {
 		ask(kind, err)
 	}
 	for _, family := range tables(needs) {
+		// What the kernel takes back costs it some milliseconds each time (nf_tables_abort waits for readers), so all is asked at once.
+		parts := parts(family.of)
+		err := k.ProbeTable(together(parts))
+		if !errors.Is(err, kernel.ErrUnsupported) {
+			ask(family.feature, err)
+			continue
+		}
 		if !ask(family.feature, k.ProbeTable(table(family.of))) {
 			continue // what is in such a table cannot be told
 		}
-		for _, part := range parts(needs, family.of) {
-			ask(part.feature, k.ProbeTable(part.table))
+		told := false
+		for _, part := range parts {
+			told = !ask(part.feature, k.ProbeTable(part.table)) || told
+		}
+		if !told {
+			ask(family.feature, err)
 		}
 	}
 	if needs.Proxy {
@@ -113,7 +125,7 @@ type part struct {
 }
 
 // parts are what is used in tables of a family: inet for all pods, the others for the service proxy.
-func parts(needs Needs, of kernel.TableFamily) []part {
+func parts(of kernel.TableFamily) []part {
 	port := []kernel.Operand{kernel.FieldDport}
 	dnat := kernel.DNAT{Fields: port, Map: targets}
 	tcp := kernel.Compare{Field: kernel.FieldL4Proto, Value: kernel.Datum{Number: 6}}
@@ -144,6 +156,24 @@ func parts(needs Needs, of kernel.TableFamily) []part {
 		{numgen, table(of, choose(kernel.Numgen{Random: true, Modulus: 2}))},
 		{hash, table(of, choose(kernel.Hash{Fields: []kernel.Field{source}, Modulus: 2, Seed: 1}))},
 	}
+}
+
+// together returns a table with all of the parts.
+func together(parts []part) kernel.Table {
+	whole := parts[0].table
+	whole.Sets, whole.Chains = nil, nil
+	for _, p := range parts {
+		for _, s := range p.table.Sets {
+			if !slices.ContainsFunc(whole.Sets, func(o kernel.Set) bool { return o.Name == s.Name }) {
+				whole.Sets = append(whole.Sets, s)
+			}
+		}
+		for _, c := range p.table.Chains {
+			c.Name = fmt.Sprint(c.Name, len(whole.Chains))
+			whole.Chains = append(whole.Chains, c)
+		}
+	}
+	return whole
 }
 
 // The sets of a table that is tried.

@@ -30,13 +30,22 @@ func (k *builtWithout) answer(module string) error {
 func (k *builtWithout) ProbeLink(kind string) error { return k.answer(kind) }
 func (k *builtWithout) ProbeConntrack() error       { return k.answer("nf_conntrack_netlink") }
 
-// ProbeTable looks at the first expression, which is what the package asks for.
+// ProbeTable looks at the last expression of each chain, which is what the package asks for.
 func (k *builtWithout) ProbeTable(t kernel.Table) error {
-	version := map[kernel.TableFamily]string{kernel.FamilyInet: "inet", kernel.FamilyIPv4: "ipv4", kernel.FamilyIPv6: "ipv6"}[t.Family]
-	if len(t.Chains) == 0 {
-		return k.answer("nf_tables " + version)
+	for _, c := range t.Chains {
+		if err := k.probeChain(t.Family, c); err != nil {
+			return err
+		}
 	}
-	exprs := t.Chains[0].Rules[0].Exprs
+	return k.answer("nf_tables " + version(t.Family))
+}
+
+func version(f kernel.TableFamily) string {
+	return map[kernel.TableFamily]string{kernel.FamilyInet: "inet", kernel.FamilyIPv4: "ipv4", kernel.FamilyIPv6: "ipv6"}[f]
+}
+
+func (k *builtWithout) probeChain(family kernel.TableFamily, c kernel.Chain) error {
+	version, exprs := version(family), c.Rules[0].Exprs
 	switch e := exprs[len(exprs)-1].(type) {
 	case kernel.Compare:
 		if e.Field == kernel.FieldCTStatus {
