@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -40,17 +41,20 @@ func testWrongNetConf(t *testing.T, r *rig) {
 			set(t, c.netConf)
 			var m *kubetest.Machine
 			r.within(t, enough, func(ctx context.Context) error {
+				var errs []error
 				for _, candidate := range r.Machines {
-					if err := health(ctx, candidate, "/readyz"); err != nil && strings.Contains(err.Error(), c.says) {
+					err := health(ctx, candidate, "/readyz")
+					if err != nil && strings.Contains(err.Error(), c.says) {
 						m = candidate
 						return nil
 					}
+					errs = append(errs, err)
 				}
-				return fmt.Errorf("no daemon says %q", c.says)
+				return fmt.Errorf("no daemon says %q: %w", c.says, errors.Join(errs...))
 			})
 			r.complains(t, m, c.says)
-			r.told(t, "Node", m.Name(), "NetworkConfigInvalid", c.says)
 			must(t, r.reachable(t.Context()))
+			r.told(t, "Node", m.Name(), "NetworkConfigInvalid", c.says)
 		})
 	}
 	set(t, good)
@@ -102,14 +106,14 @@ func testMissingRule(t *testing.T, r *rig) {
 					return err
 				}
 				for line := range strings.Lines(log) {
-					if containsAll(line, append([]string{resource, "RBAC"}, rule.Verbs[0])) {
+					if containsAll(line, []string{resource, rule.Verbs[0], "forbidden"}) {
 						return nil
 					}
 				}
 				return fmt.Errorf("the log does not name the rule:\n%s", lastLines(log, 10))
 			})
-			r.told(t, "Node", m.Name(), "ForbiddenByRBAC", resource, rule.Verbs[0])
 			must(t, r.reachable(t.Context()))
+			r.told(t, "Node", m.Name(), "ForbiddenByRBAC", resource, rule.Verbs[0])
 		})
 	}
 }

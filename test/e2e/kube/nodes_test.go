@@ -117,7 +117,7 @@ func TestNoPodCIDR(t *testing.T) {
 	must(t, r.Cluster.Apply(t.Context(), r.manifests(t)))
 	m := r.Machines[0]
 	r.complains(t, m, "podCIDR")
-	r.told(t, "Node", m.Name(), "PodCIDRMissing", "podCIDR")
+	t.Run("event", func(t *testing.T) { r.told(t, "Node", m.Name(), "PodCIDRMissing", "podCIDR") })
 	r.kubectl(t, "patch", "node", m.Name(), "-p", `{"spec":{"podCIDR":"10.244.7.0/24","podCIDRs":["10.244.7.0/24","fd00:244:7::/64"]}}`)
 	r.serving(t)
 	r.stand(t)

@@ -53,6 +53,8 @@ func testOutage(t *testing.T, r *rig) {
 	l := r.load(t)
 	begin := time.Now()
 	r.Cluster.Kill()
+	// Controllers that cannot renew their lease end. Those that stayed would take all nodes, of which they hear nothing, for dead.
+	r.Cluster.KillControllers()
 	// The daemons of then know nothing but what is on the host.
 	must(t, each(r.Machines, func(_ int, m *kubetest.Machine) error {
 		was, err := kill(t.Context(), m)
@@ -77,6 +79,7 @@ func testOutage(t *testing.T, r *rig) {
 	}
 	must(t, each(r.Machines, func(_ int, m *kubetest.Machine) error { return health(t.Context(), m, "/healthz") }))
 	must(t, r.Cluster.Restart(t.Context()))
+	must(t, r.Cluster.StartControllers(t.Context()))
 	begin = time.Now()
 	t.Run("serves afterwards", func(t *testing.T) {
 		must(t, each(r.Machines, func(_ int, m *kubetest.Machine) error {

@@ -17,14 +17,14 @@ import (
 // Traces are what a machine holds, by kind, in lines that do not depend on order. What counts packets or time is left out.
 type traces map[string][]string
 
-// What there is because of pods. Rules are nft's own words, an element a line.
+// What there is because of pods. Of nftables, that is elements, one a line; chains for a number of endpoints may outlive it for a while.
 var podTraces = map[string]string{
 	"links":      "ls /sys/class/net",
 	"routes":     "ip -4 route show table all; ip -6 route show table all",
 	"neighbours": "ip -4 neighbour show nud permanent; ip -6 neighbour show nud permanent",
-	"fdb":        "bridge fdb show",
+	"fdb":        "bridge fdb show | grep permanent", // others are learned, and age
 	"qdiscs":     "tc qdisc show | sed 's/ [0-9a-f]*: / /'",
-	"nftables":   "nft --stateless list ruleset | tr , '\\n' | sed 's/elements = {/&\\n/; s/}/\\n}/'",
+	"nftables":   "nft --stateless list ruleset | awk '/elements = /{p=1} p{print} /}/{p=0}' | tr , '\\n' | sed 's/elements = {//; s/}//' | grep -v 'goto random'",
 	"leases":     "ls /run/twill/ipam/twill/addresses",
 	"records":    "ls /run/twill/attachments/twill",
 	"namespaces": "ls /run/netns",
