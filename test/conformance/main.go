@@ -145,7 +145,12 @@ func runBackend(ctx context.Context, o options, backend string, out io.Writer) (
 		return nil, err
 	}
 	say("the nodes are Ready, Twill is their network; the tests begin: tail -f %s", filepath.Join(dir, "ginkgo.log"))
-	if err := runTests(ctx, o, site, dir); err != nil {
+	if o.focus != conformanceFocus {
+		for _, e := range exclusionsOf(backend) {
+			say("left out: %s: %s", e.pattern, e.reason)
+		}
+	}
+	if err := runTests(ctx, o, site, backend, dir); err != nil {
 		return nil, err
 	}
 	say("the tests have ended")

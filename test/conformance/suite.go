@@ -14,7 +14,7 @@ import (
 )
 
 // runTests runs the tests and returns nil when they have come to an end, whatever came of them: the report says that.
-func runTests(ctx context.Context, o options, s *kubetest.Site, dir string) error {
+func runTests(ctx context.Context, o options, s *kubetest.Site, backend, dir string) error {
 	log, err := os.Create(filepath.Join(dir, "ginkgo.log"))
 	if err != nil {
 		return err
@@ -23,7 +23,7 @@ func runTests(ctx context.Context, o options, s *kubetest.Site, dir string) erro
 	program := func(name string) string { return filepath.Join(o.programs, name) }
 	args := []string{"--net=" + s.Control.Namespace, "--", program("ginkgo"), "run", "--no-color", "-v",
 		fmt.Sprintf("--procs=%d", o.processes), "--timeout=" + o.timeout.String(), "--focus=" + o.focus}
-	for _, e := range exclusions {
+	for _, e := range exclusionsOf(backend) {
 		args = append(args, "--skip="+e.pattern)
 	}
 	args = append(args, program("e2e.test"), "--",
