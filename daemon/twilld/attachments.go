@@ -54,13 +54,14 @@ func openPodHost(cfg *config.Config, k kernels, files *hostfile.Host, log *slog.
 }
 
 // keeper returns what looks after the attachments.
-func (h *podHost) keeper(cfg *config.Config, metrics *health.Metrics) *attachments.Keeper {
+func (h *podHost) keeper(cfg *config.Config, metrics *health.Metrics, told *reports) *attachments.Keeper {
 	return attachments.New(attachments.Options{
 		Host:     h,
 		Network:  hostfile.NetworkName,
 		Bridge:   node.Bridge,
 		Log:      h.log,
 		Observer: metrics.Attachments(func() (int, error) { return record.Count(h.runDir) }),
+		Tell:     told.tell,
 		Delay:    cfg.PodReleaseDelay,
 		Jitter:   jitter,
 	})

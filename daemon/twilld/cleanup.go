@@ -208,29 +208,32 @@ func (c *cleaner) records() {
 func (c *cleaner) lease(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
-	uplink, err := linux.FindUplink(linux.UplinkOptions{
-		Iface: c.cfg.Iface, IfaceRegex: c.cfg.IfaceRegex, PublicIP: c.cfg.PublicIP, PublicIPv6: c.cfg.PublicIPv6,
-	})
-	if err != nil {
-		c.failed("release the node's subnets", err)
-		return
-	}
-	node := store.Attributes{PublicIP: c.cfg.PublicIP, PublicIPv6: c.cfg.PublicIPv6}
-	if !node.PublicIP.IsValid() {
-		node.PublicIP = uplink.Addr(false)
-	}
-	if !node.PublicIPv6.IsValid() {
-		node.PublicIPv6 = uplink.Addr(true)
-	}
 	from, err := openDatastore(c.cfg, c.log)
 	if err != nil {
 		c.failed("release the node's subnets", err)
 		return
 	}
+	defer func() { c.failed("close the datastore", from.Close()) }()
+	node := store.Attributes{NodeName: c.cfg.NodeName, PublicIP: c.cfg.PublicIP, PublicIPv6: c.cfg.PublicIPv6}
+	if from.etcd != nil { // it knows a node by its addresses
+		uplink, err := linux.FindUplink(linux.UplinkOptions{
+			Iface: c.cfg.Iface, IfaceRegex: c.cfg.IfaceRegex, PublicIP: c.cfg.PublicIP, PublicIPv6: c.cfg.PublicIPv6,
+		})
+		if err != nil {
+			c.failed("release the node's subnets", err)
+			return
+		}
+		if !node.PublicIP.IsValid() {
+			node.PublicIP = uplink.Addr(false)
+		}
+		if !node.PublicIPv6.IsValid() {
+			node.PublicIPv6 = uplink.Addr(true)
+		}
+	}
+	c.failed("tell Kubernetes that the node has no network", newReports(c.cfg, from.kube).gone(ctx))
 	released, err := from.release(ctx, node)
 	c.failed("release the node's subnets", err)
 	for _, subnets := range released {
 		c.removed("lease " + subnets.String())
 	}
-	c.failed("close the datastore", from.Close())
 }

@@ -433,6 +433,18 @@ func (s *netspace) do(f func() error) {
 // ip runs ip(8), the second opinion on what the kernel holds, and returns what it prints.
 func (s *netspace) ip(args string) string { s.t.Helper(); return s.output("ip " + args) }
 
+// links returns the names and addresses of all links, without their state: a link that was just set up has its carrier a moment later.
+func (s *netspace) links() string {
+	s.t.Helper()
+	var links strings.Builder
+	for line := range strings.Lines(s.ip("-br link")) {
+		if fields := strings.Fields(line); len(fields) >= 3 {
+			fmt.Fprintln(&links, fields[0], fields[2])
+		}
+	}
+	return links.String()
+}
+
 func (s *netspace) nft(args string) string { s.t.Helper(); return s.output("nft " + args) }
 
 // fdb returns the entries that name a tunnel's end.

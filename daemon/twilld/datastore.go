@@ -35,7 +35,7 @@ func openDatastore(cfg *config.Config, log *slog.Logger) (d datastore, err error
 			Peers:      leasesInKube,
 		}, log)
 		if err != nil {
-			return d, usageError{fmt.Errorf("Kubernetes: %w", err)}
+			return d, usageError{fmt.Errorf("datastore kube: %w", err)}
 		}
 		d.services = d.kube
 	}

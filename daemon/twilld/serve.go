@@ -67,7 +67,8 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		return err
 	}
 	defer pods.Close()
-	keeper := pods.keeper(cfg, metrics)
+	told := newReports(cfg, from.kube)
+	keeper := pods.keeper(cfg, metrics, told)
 	proxied, err := openServices(cfg, k, neighbours{from, routes, metrics}, log)
 	if err != nil {
 		return err
@@ -104,7 +105,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		Jitter:   jitter,
 	})
 	addresses := health.Addresses{Health: cfg.HealthAddress, Metrics: cfg.MetricsAddress}
-	server, err := health.Listen(addresses, n.Status(), metrics, log, proxied.Ready)
+	server, err := health.Listen(addresses, n.Status(), metrics, log, proxied.Ready, told.Health)
 	if err != nil {
 		return err
 	}
@@ -116,7 +117,8 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Run(ctx) })
 	g.Go(func() error { return questions.Run(ctx) })
-	g.Go(func() error { return n.Run(ctx) })
+	g.Go(func() error { return told.failed(n.Run(ctx)) })
+	g.Go(func() error { return told.Run(ctx, n.Status(), proxied) })
 	g.Go(func() error { return routes.Run(ctx, from) })
 	g.Go(func() error { return keeper.Run(ctx) })
 	g.Go(func() error { return proxied.Run(ctx) })

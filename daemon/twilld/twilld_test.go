@@ -129,7 +129,7 @@ func TestForeignObjectsStay(t *testing.T) {
 	a.eventuallyReady()
 	must(t, a.signal(syscall.SIGTERM))
 	a.cleanup()
-	have := a.ip("route") + a.ip("-br link") + a.nft("list tables")
+	have := a.ip("route") + a.links() + a.nft("list tables")
 	for _, want := range []string{"10.5.200.0/24", "flannel.9", "br9", "table inet other"} {
 		if !strings.Contains(have, want) {
 			t.Errorf("%s is gone:\n%s", want, have)
@@ -296,7 +296,7 @@ func TestTakesOverFromFlannel(t *testing.T) {
 func TestCleanup(t *testing.T) {
 	c := newCluster(t, dualNetwork)
 	a, b := c.addNode(), c.addNode()
-	before := a.ip("-br link") + a.ip("route") + a.ip("-6 route show proto 84") + a.nft("list tables")
+	before := a.links() + a.ip("route") + a.ip("-6 route show proto 84") + a.nft("list tables")
 	a.start()
 	b.start()
 	a.eventuallyReady()
@@ -313,7 +313,7 @@ func TestCleanup(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
-	if after := a.ip("-br link") + a.ip("route") + a.ip("-6 route show proto 84") + a.nft("list tables"); after != before {
+	if after := a.links() + a.ip("route") + a.ip("-6 route show proto 84") + a.nft("list tables"); after != before {
 		t.Errorf("left:\n%s\nbefore:\n%s", after, before)
 	}
 	if _, err := os.Stat(a.file("run")); !errors.Is(err, os.ErrNotExist) {
@@ -330,7 +330,7 @@ func TestCleanupOfPods(t *testing.T) {
 	c := newCluster(t, vxlanNetwork)
 	a := c.addNode()
 	a.ip("link add foreign type veth peer name foreign1")
-	before := a.ip("-br link") + a.nft("list tables")
+	before := a.links() + a.nft("list tables")
 	for _, made := range []string{
 		"link add cni0 type bridge", "link set cni0 alias twill-bridge",
 		"link add veth1 type veth peer name pod1", "link set veth1 master cni0",
@@ -358,7 +358,7 @@ func TestCleanupOfPods(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
-	if after := a.ip("-br link") + a.nft("list tables"); after != before {
+	if after := a.links() + a.nft("list tables"); after != before {
 		t.Errorf("left:\n%s\nbefore:\n%s", after, before)
 	}
 	if _, err := os.Stat(a.file("run")); !errors.Is(err, os.ErrNotExist) {
@@ -394,7 +394,7 @@ func TestRefusesWhatCannotWork(t *testing.T) {
 			if !errors.As(err, &exit) || exit.ExitCode() != tt.code || !strings.Contains(out, tt.want) {
 				t.Errorf("%v: %s\nwant exit code %d and %q", err, out, tt.code, tt.want)
 			}
-			if links := a.ip("-br link"); strings.Contains(links, "flannel") || strings.Contains(links, "cni0") {
+			if links := a.links(); strings.Contains(links, "flannel") || strings.Contains(links, "cni0") {
 				t.Errorf("links were made:\n%s", links)
 			}
 		})

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,11 +60,11 @@ type Client struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool
-	own    *registration    // this node's, nil without one
-	heard  bool             // the API server has answered
-	errors map[string]error // of the last list or watch of each kind, until one goes well
+	mu      sync.Mutex
+	closed  bool
+	own     *registration // this node's, nil without one
+	heard   bool          // the API server has answered
+	failing failures      // the last list or watch of each kind, until one goes well
 }
 
 var (
@@ -112,7 +110,7 @@ func newClient(cfg Config, log *slog.Logger) *Client {
 	if cfg.Holdover == 0 {
 		cfg.Holdover = DefaultHoldover
 	}
-	c := &Client{cfg: cfg, node: cfg.Node, log: log, errors: map[string]error{}}
+	c := &Client{cfg: cfg, node: cfg.Node, log: log, failing: failures{}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.nodes.init(c)
 	return c
@@ -145,8 +143,8 @@ func (c *Client) Health() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error
-	for _, kind := range slices.Sorted(maps.Keys(c.errors)) {
-		errs = append(errs, fmt.Errorf("Kubernetes %ss: %w", kind, c.errors[kind]))
+	for _, kind := range c.failing.sorted() {
+		errs = append(errs, fmt.Errorf("%ss of Kubernetes: %w", kind, c.failing[kind].err))
 	}
 	if !c.heard && len(errs) == 0 {
 		return errSilent
@@ -154,26 +152,22 @@ func (c *Client) Health() error {
 	return errors.Join(errs...)
 }
 
-// note keeps the outcome of a list or watch of a kind, and logs an error that is new.
-func (c *Client) note(ctx context.Context, kind, request string, err error) {
+// note keeps the outcome of a list or watch of a kind, and logs an error of another kind than before.
+func (c *Client) note(ctx context.Context, r reflection, verb string, err error) {
 	if ctx.Err() != nil || apierrors.IsResourceExpired(err) {
 		return // the end, or a watch that has to begin with a list
 	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", verb, forbidden(err, rule{verb, r.group, r.resource, r.purpose}))
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	old := c.errors[kind]
-	if err == nil {
-		c.heard = true
-		if old != nil {
-			c.log.Info("Kubernetes API answers again", "kind", kind)
-		}
-		delete(c.errors, kind)
-		return
-	}
-	err = fmt.Errorf("%s: %w", request, err)
-	c.errors[kind] = err
-	if old == nil || old.Error() != err.Error() {
-		c.log.Warn("Kubernetes API: what is known stays in force", "kind", kind, "err", err)
+	c.heard = c.heard || err == nil
+	switch begins, ends := c.failing.note(r.kind, err, time.Now()); {
+	case begins:
+		c.log.Warn("Kubernetes API: what is known stays in force", "kind", r.kind, "err", err)
+	case ends:
+		c.log.Info("Kubernetes API answers again", "kind", r.kind)
 	}
 }
 
@@ -181,10 +175,13 @@ func (c *Client) note(ctx context.Context, kind, request string, err error) {
 type reflection struct {
 	kind    string
 	example runtime.Object
-	list    func(context.Context, metav1.ListOptions) (runtime.Object, error)
-	watch   func(context.Context, metav1.ListOptions) (watch.Interface, error)
-	to      cache.ReflectorStore
-	stream  bool // begin with a watch that delivers one object at a time, which takes longer and less memory; see lister
+
+	group, resource, purpose string // of the rules of RBAC that allow it
+
+	list   func(context.Context, metav1.ListOptions) (runtime.Object, error)
+	watch  func(context.Context, metav1.ListOptions) (watch.Interface, error)
+	to     cache.ReflectorStore
+	stream bool // begin with a watch that delivers one object at a time, which takes longer and less memory; see lister
 }
 
 // reflect delivers all objects of a kind to the store until ctx ends.
@@ -194,12 +191,12 @@ func (c *Client) reflect(ctx context.Context, r reflection) {
 	noted := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list, err := r.list(ctx, o)
-			c.note(ctx, r.kind, "list", err)
+			c.note(ctx, r, "list", err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			w, err := r.watch(ctx, o)
-			c.note(ctx, r.kind, "watch", err)
+			c.note(ctx, r, "watch", err)
 			return w, err
 		},
 	}

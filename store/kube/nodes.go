@@ -146,8 +146,10 @@ func (s *nodes) run() {
 		return o
 	}
 	s.client.reflect(s.client.ctx, reflection{
-		kind:    "Node",
-		example: &corev1.Node{},
+		kind:     "Node",
+		example:  &corev1.Node{},
+		resource: "nodes",
+		purpose:  "to know the nodes' subnets and addresses",
 		list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			return core.List(ctx, only(o))
 		},

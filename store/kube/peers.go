@@ -225,7 +225,7 @@ func (p *peers) publish(emit func(store.Snapshot)) {
 	maps.Copy(faults, p.faults)
 	rejected := make([]store.Reject, 0, len(faults))
 	for _, name := range slices.Sorted(maps.Keys(faults)) {
-		rejected = append(rejected, store.Reject{Key: name, Err: fmt.Errorf("Node %s: %w", name, faults[name])})
+		rejected = append(rejected, store.Reject{Key: name, Err: fmt.Errorf("record of Node %s: %w", name, faults[name])})
 	}
 	last := p.emitted
 	if last.Revision != 0 && slices.Equal(last.Leases, p.leases) && slices.EqualFunc(last.Rejected, rejected, sameReject) {

@@ -70,7 +70,7 @@ func record(name string, n *corev1.Node) (store.NodeRecord, error) {
 	}
 	data, err := json.Marshal(doc)
 	if err != nil {
-		return store.NodeRecord{}, fmt.Errorf("Node %s: %w", name, err)
+		return store.NodeRecord{}, fmt.Errorf("labels of Node %s: %w", name, err)
 	}
 	return store.ParseNodeRecord(name, data)
 }

@@ -114,7 +114,7 @@ func (c *Client) annotate(ctx context.Context, name string, values map[string]an
 	defer cancel()
 	n, err := c.api.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 	if err != nil {
-		return nil, fmt.Errorf("annotate Node %s: %w", name, err)
+		return nil, fmt.Errorf("annotate Node %s: %w", name, forbidden(err, rule{"patch", "", "nodes/status", "to publish the node's addresses"}))
 	}
 	return n, nil
 }
@@ -176,7 +176,7 @@ func (r *registration) look() (*corev1.Node, error) {
 		}
 		return nil, errSilent
 	case n == nil:
-		return nil, errors.New("there is no such Node: it has the name that kubelet registers; see --node-name")
+		return nil, errNoNode
 	}
 	return n, nil
 }

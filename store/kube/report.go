@@ -3,14 +3,11 @@ package kube
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/twill-cni/twill/store"
@@ -24,9 +21,6 @@ const (
 	reportTimeout = 5 * time.Second
 	// forbiddenMost is the longest pause after requests that the API server refused for want of a right: somebody has to act first.
 	forbiddenMost = 30 * time.Second
-	// forbiddenAfter is how long a refusal has to last until it is told and counts: an API server that starts refuses everything for some
-	// seconds, since it has not read the rules yet.
-	forbiddenAfter = 10 * time.Second
 	// rereadEvery is the time between two looks at a Node that is as it should be: somebody may have made it anew, or have written the
 	// condition. 5,000 nodes ask 8 times a second.
 	rereadEvery = 10 * time.Minute
@@ -50,9 +44,9 @@ type Reporter struct {
 	wake   chan struct{} // of capacity 1
 
 	mu      sync.Mutex
-	serving bool               // the wish
-	asked   bool               // since the Node was looked at last
-	failing map[string]failure // by what is failing
+	serving bool // the wish
+	asked   bool // since the Node was looked at last
+	failing failures
 	events  events
 
 	// What follows is Run's alone.
@@ -66,7 +60,7 @@ type Reporter struct {
 
 // Reporter returns what reports about this node. jitter returns a random duration in [0, d); it spreads the requests of many nodes.
 func (c *Client) Reporter(jitter func(d time.Duration) time.Duration) *Reporter {
-	return &Reporter{client: c, jitter: jitter, wake: make(chan struct{}, 1), failing: map[string]failure{}, events: newEvents(c.node)}
+	return &Reporter{client: c, jitter: jitter, wake: make(chan struct{}, 1), failing: failures{}, events: newEvents(c.node)}
 }
 
 // Serving says that the node can serve pods: Run makes its Node's condition NetworkUnavailable false, removes the taint
@@ -96,7 +90,7 @@ func (r *Reporter) Health() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
-	for _, what := range slices.Sorted(maps.Keys(r.failing)) {
+	for _, what := range r.failing.sorted() {
 		if f := r.failing[what]; f.told && apierrors.IsForbidden(f.err) {
 			errs = append(errs, f.err)
 		}
@@ -221,14 +215,6 @@ func longer(pause time.Duration, err error) time.Duration {
 	return min(max(2*pause, retryFirst), most)
 }
 
-// failure is how a request fails.
-type failure struct {
-	err   error
-	kind  metav1.StatusReason // the text of a broken connection has another port each time
-	since time.Time           // when it began to fail in this way
-	told  bool
-}
-
 // note keeps the outcome of a request, and logs a failure of another kind than before.
 func (r *Reporter) note(ctx context.Context, what string, err error) {
 	if ctx.Err() != nil {
@@ -236,22 +222,10 @@ func (r *Reporter) note(ctx context.Context, what string, err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f, failed := r.failing[what]
-	if err == nil {
-		delete(r.failing, what)
-		if f.told {
-			r.client.log.Info("Kubernetes API: it succeeds again", "request", what)
-		}
-		return
-	}
-	now, kind := time.Now(), apierrors.ReasonForError(err)
-	if !failed || f.kind != kind {
-		f = failure{kind: kind, since: now}
-	}
-	f.err = err
-	if !f.told && (!apierrors.IsForbidden(err) || now.Sub(f.since) >= forbiddenAfter) {
-		f.told = true
+	switch begins, ends := r.failing.note(what, err, time.Now()); {
+	case begins:
 		r.client.log.Warn("Kubernetes API: cannot report; trying again", "request", what, "err", err)
+	case ends:
+		r.client.log.Info("Kubernetes API: it succeeds again", "request", what)
 	}
-	r.failing[what] = f
 }

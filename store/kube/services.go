@@ -37,6 +37,7 @@ func (c *Client) WatchServices(ctx context.Context, emit func(store.ServiceChang
 	kinds := []reflection{
 		{
 			kind: "Service", example: &corev1.Service{}, to: a.add(a.service),
+			resource: "services", purpose: "to serve them",
 			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				return core.Services("").List(ctx, o)
 			},
@@ -46,6 +47,7 @@ func (c *Client) WatchServices(ctx context.Context, emit func(store.ServiceChang
 		},
 		{
 			kind: "EndpointSlice", example: &discoveryv1.EndpointSlice{}, to: a.add(a.slice),
+			group: discoveryv1.GroupName, resource: "endpointslices", purpose: "to know where Services lead to",
 			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				o.LabelSelector = notHeadless
 				return discovery.EndpointSlices("").List(ctx, o)
@@ -57,6 +59,7 @@ func (c *Client) WatchServices(ctx context.Context, emit func(store.ServiceChang
 		},
 		{
 			kind: "ServiceCIDR", example: &networkingv1.ServiceCIDR{}, to: a.add(a.serviceCIDR),
+			group: networkingv1.GroupName, resource: "servicecidrs", purpose: "to know the addresses of Services",
 			list: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 				list, err := networking.ServiceCIDRs().List(ctx, o)
 				if apierrors.IsNotFound(err) {
