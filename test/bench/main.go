@@ -19,6 +19,7 @@ type scenario struct {
 var scenarios = []scenario{
 	{"cni", "ADD and DEL through libcni beside bridge + host-local + portmap", runCNI},
 	{"peers", "a cold start with thousands of peers beside flanneld", runPeers},
+	{"kube-nodes", "a cold start with 5,000 Nodes of the Kubernetes API, and one more Node, beside flanneld --kube-subnet-mgr", runKubeNodes},
 	{"join", "peers that join a node which knows none, and one which knows thousands", runJoin},
 	{"idle", "what a node with 1,000 peers costs while nothing happens", runIdle},
 	{"ipam", "one allocation by the number of leases that stand", runIPAM},
