@@ -95,7 +95,7 @@ kube-build:
 		k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-proxy k8s.io/kubernetes/cmd/kubectl
 	cat test/kube/go.mod test/kube/go.sum | sha256sum >$(KUBE)/built-from
 
-kube-node: ## build what machines of a Kubernetes run: kubelet, containerd, runc, CoreDNS and the controllers (long, the first time)
+kube-node: ## build what machines of a Kubernetes run: kubelet, kubeadm, containerd, runc, CoreDNS and the controllers (long, the first time)
 	@test/setup.sh node
 	@mkdir -p $(KUBE)
 	@[ "$$(cat $(KUBE)/node-built-from 2>/dev/null)" = "$$($(NODE_SOURCES))" ] || $(MAKE) --no-print-directory kube-node-build
@@ -106,7 +106,7 @@ kube-node-build:
 	rm -rf $(KUBE)/node-built-from $(KUBE)/images
 	cd test/kube && version=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) && CGO_ENABLED=0 nice go build -trimpath \
 		-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$$version" -o $(KUBE)/ k8s.io/kubernetes/cmd/kube-controller-manager \
-		k8s.io/kubernetes/cmd/kube-scheduler k8s.io/kubernetes/cmd/kubelet k8s.io/kubernetes/test/images/agnhost
+		k8s.io/kubernetes/cmd/kube-scheduler k8s.io/kubernetes/cmd/kubelet k8s.io/kubernetes/cmd/kubeadm k8s.io/kubernetes/test/images/agnhost
 	cd test/kube && source=$$(go list -m -f '{{.Dir}}' k8s.io/kubernetes) && install -m 644 $$source/test/images/agnhost/porter/localhost.* $(KUBE)/ && \
 		gcc -Os -Wall -static -s -DVERSION=$$(go list -m -f '{{.Version}}' k8s.io/kubernetes) -o $(KUBE)/pause $$source/build/pause/linux/pause.c
 	cd test/runtime && CGO_ENABLED=0 nice go build -trimpath -ldflags "-s -w" -o $(KUBE)/ $$(go list tool | grep containerd)
