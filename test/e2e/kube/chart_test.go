@@ -10,14 +10,15 @@ import (
 	"github.com/twill-cni/twill/test/kubetest"
 )
 
-// hostTraces are what Twill could leave on a host. Forwarding stays on, as others may need it by then.
+// hostTraces are what Twill could leave on a host. Forwarding stays on, as others may need it by then: so the host goes on to listen to what
+// concerns IPv6 routers.
 var hostTraces = map[string]string{
 	"links":      "ip -o link show | cut -d' ' -f2- | sed 's/@if[0-9]*//; s/state.*//'",
 	"addresses":  "ip -o addr show | sed 's/^[0-9]*: //; s/ *valid_lft.*//'",
-	"routes":     podTraces["routes"],
+	"routes":     "{ " + podTraces["routes"] + "; } | grep -v '^anycast '",
 	"rules":      "ip -4 rule; ip -6 rule",
 	"neighbours": podTraces["neighbours"],
-	"fdb":        podTraces["fdb"],
+	"fdb":        podTraces["fdb"] + " | grep -v '^33:33:'",
 	"qdiscs":     podTraces["qdiscs"],
 	"nftables":   "nft --stateless list ruleset",
 	"namespaces": podTraces["namespaces"],

@@ -118,7 +118,7 @@ func TestNoPodCIDR(t *testing.T) {
 	m := r.Machines[0]
 	r.complains(t, m, "podCIDR")
 	t.Run("event", func(t *testing.T) { r.told(t, "Node", m.Name(), "PodCIDRMissing", "podCIDR") })
-	r.kubectl(t, "patch", "node", m.Name(), "-p", `{"spec":{"podCIDR":"10.244.7.0/24","podCIDRs":["10.244.7.0/24","fd00:244:7::/64"]}}`)
+	r.kubectl(t, "patch", "node", m.Name(), "-p", `{"spec":{"podCIDR":"10.244.7.0/24","podCIDRs":["10.244.7.0/24","fd00:244:0:7::/64"]}}`)
 	r.serving(t)
 	r.stand(t)
 	must(t, r.reachable(t.Context()))
