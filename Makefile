@@ -71,7 +71,8 @@ e2e-kube: root kube kube-node peers helm ## a real Kubernetes on which deploy/ i
 fuzz: ## every fuzz target for FUZZTIME (10s)
 	test/fuzz.sh $(FUZZTIME)
 
-bench: root setup build peers kube ## Twill beside its peers in one run, as ratios
+bench: root setup build peers kube kube-node ## Twill beside its peers in one run, as ratios
+	@$(MAKE) --no-print-directory image PLATFORMS=linux/$$(go env GOARCH)
 	TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(PEERS) TWILL_KUBE=$(KUBE) go run ./test/bench
 
 tools: ## build the checkers
