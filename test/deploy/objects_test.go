@@ -42,6 +42,12 @@ func render(t *testing.T, values ...string) objects {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return parse(t, text)
+}
+
+// parse reads what helm has rendered.
+func parse(t *testing.T, text string) objects {
+	t.Helper()
 	docs, err := Split(text)
 	if err != nil {
 		t.Fatal(err)
