@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,6 +89,9 @@ type traffic struct {
 
 const (
 	rate = 1000 // packets a second of a flow
+	// So many may be on their way. When the processors are too busy to receive as many as are sent, the flow is slower: buffers that overflow
+	// here say nothing about what is between.
+	window = 4 * rate
 	// A socket must not lose packets because this process gets no processor for seconds.
 	socketBuffer = 16 << 20
 	echoPort     = 7007
@@ -97,7 +101,8 @@ const (
 type flow struct {
 	name     string
 	sent     uint64
-	returned uint64
+	returned atomic.Uint64
+	took     time.Duration // from the first packet to the last
 	err      error
 	longest  time.Duration // without a packet that returned
 }
@@ -239,8 +244,10 @@ func (f *flow) write(ctx context.Context, conn net.Conn) {
 	defer ticker.Stop()
 	word := make([]byte, 8)
 	for begin := time.Now(); ; {
+		f.took = time.Since(begin)
 		// What was not sent in time, because the processors were busy, is sent now.
-		for due := uint64(time.Since(begin) * rate / time.Second); f.sent < due; f.sent++ {
+		due := min(uint64(f.took*rate/time.Second), f.returned.Load()+window)
+		for ; f.sent < due; f.sent++ {
 			binary.BigEndian.PutUint64(word, f.sent)
 			if _, err := conn.Write(word); err != nil {
 				f.err = err
@@ -291,7 +298,7 @@ func (f *flow) read(conn net.Conn, sending <-chan struct{}) {
 			return
 		}
 		if number := binary.BigEndian.Uint64(word); number != greeting && seen.add(number) {
-			f.returned++
+			f.returned.Add(1)
 			f.longest = max(f.longest, time.Since(last))
 			last = time.Now()
 		}
@@ -303,8 +310,8 @@ func (l *traffic) whole(t testing.TB) {
 	t.Helper()
 	l.end()
 	for _, f := range l.flows {
-		lost := f.sent - f.returned
-		t.Logf("%s: %d sent, %d lost, longest gap %v", f.name, f.sent, lost, f.longest.Round(time.Millisecond))
+		lost := f.sent - f.returned.Load()
+		t.Logf("%s: %d sent, %.0f a second, %d lost, longest gap %v", f.name, f.sent, float64(f.sent)/f.took.Seconds(), lost, f.longest.Round(time.Millisecond))
 		if lost > 0 || f.sent == 0 || f.err != nil {
 			t.Errorf("%s: %d of %d packets lost, %v", f.name, lost, f.sent, f.err)
 		}
