@@ -195,7 +195,11 @@ func (c *Client) reflect(ctx context.Context, r reflection) {
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			w, err := r.watch(ctx, o)
+			err := rewound(ctx, r, o)
+			var w watch.Interface
+			if err == nil {
+				w, err = r.watch(ctx, o)
+			}
 			c.note(ctx, r, "watch", err)
 			return w, err
 		},
