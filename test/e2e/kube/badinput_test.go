@@ -32,10 +32,13 @@ func testWrongNetConf(t *testing.T, r *rig) {
 	other := map[string]string{"vxlan": "host-gw", "bgp": "vxlan"}[r.backend]
 	good := right.Data["net-conf.json"]
 	l := r.load(t)
-	for _, c := range []struct{ name, netConf, says string }{
-		{"no JSON", "{ \"Network\": ", "net-conf.json"},
-		{"another backend", replace(t, good, `"Type": "`+r.backend+`"`, `"Type": "`+other+`"`), other},
-		{"another network", replace(t, good, "10.244.0.0/16", "10.99.0.0/16"), "10.99.0.0/16"},
+	for _, c := range []struct {
+		name, netConf, says string
+		stops               bool // the daemon ends, and is started again
+	}{
+		{"no JSON", "{ \"Network\": ", "net-conf.json", false},
+		{"another network", replace(t, good, "10.244.0.0/16", "10.99.0.0/16"), "10.99.0.0/16", false},
+		{"another backend", replace(t, good, `"Type": "`+r.backend+`"`, `"Type": "`+other+`"`), other, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			set(t, c.netConf)
@@ -44,6 +47,10 @@ func testWrongNetConf(t *testing.T, r *rig) {
 				var errs []error
 				for _, candidate := range r.Machines {
 					err := health(ctx, candidate, "/readyz")
+					if err != nil && c.stops {
+						log, _ := r.log(ctx, candidate) // there is none at the very start
+						err = errors.New(lastLines(log, 10))
+					}
 					if err != nil && strings.Contains(err.Error(), c.says) {
 						m = candidate
 						return nil
@@ -52,7 +59,9 @@ func testWrongNetConf(t *testing.T, r *rig) {
 				}
 				return fmt.Errorf("no daemon says %q: %w", c.says, errors.Join(errs...))
 			})
-			r.complains(t, m, c.says)
+			if !c.stops {
+				r.complains(t, m, c.says)
+			}
 			must(t, r.reachable(t.Context()))
 			r.told(t, "Node", m.Name(), "NetworkConfigInvalid", c.says)
 		})
