@@ -63,6 +63,7 @@
 //	image.go       container images out of local programs         images.go  pause, agnhost, busybox, CoreDNS
 //	imagestore.go  what containerd made of them, kept for later   dns.go     CoreDNS in the cluster
 //	underlay.go    the network between machines                   site.go    all together
+//	kubeadm.go     what kubeadm wants of a machine that is to become a Node of a cluster that it makes
 //
 // Of a test that failed, the ends of the logs are printed. TWILL_LOGS names a directory for whole ones.
 //
