@@ -115,9 +115,7 @@ func TestFlushFollowsAChange(t *testing.T) {
 	r.flows.mu.Unlock()
 	r.tell(slice("dns", "10.244.1.70"))
 	r.until("the failure to be counted", func() bool { return r.figure("twill_proxy_conntrack_failures_total") == 1 })
-	if r.log.count("until it pauses") != 1 {
-		t.Error("the failure is not logged")
-	}
+	r.until("the failure to be logged", func() bool { return r.log.count("until it pauses") == 1 })
 	r.tell(slice("dns", "10.244.1.71"))
 	r.until("the flush", func() bool { return len(r.flows.list()) == 1 })
 	if diff := cmp.Diff([]string{"protocol 17 to 10.96.0.2:80 answered by 10.244.1.70:8080"}, r.flows.list()); diff != "" {

@@ -206,7 +206,7 @@ func (c *Client) reflect(ctx context.Context, r reflection) {
 	}
 	var from cache.ListerWatcher = lister{noted}
 	if r.stream {
-		from = noted
+		from = cache.ToListWatcherWithWatchListSemantics(noted, c.api)
 	}
 	reflector := cache.NewReflectorWithOptions(from, r.example, r.to,
 		cache.ReflectorOptions{Name: "twilld", TypeDescription: r.kind, Backoff: &wait.Backoff{Duration: retryFirst, Factor: 2, Jitter: 1, Steps: 10, Cap: retryMost}})
