@@ -14,7 +14,7 @@
 //	traffic_test.go   numbered packets between pods while something is done
 //	traces_test.go    what a machine holds for its pods, to find leaks
 //
-// TestKubeadm and TestContainerd follow pages of docs/, whose commands they run as they stand there (page_test.go).
+// TestKubeadm, TestContainerd and TestUpgrade follow pages of docs/, whose commands they run as they stand there (page_test.go).
 //
 // TWILL_IMAGE is the archive that "make image" builds, TWILL_KUBE what "make kube-node" does, TWILL_HELM the helm that "make helm" does; their
 // defaults are those places in the repository.
