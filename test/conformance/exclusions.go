@@ -26,8 +26,6 @@ var exclusions = []exclusion{
 	{pattern: `\[Feature:SCTPConnectivity\]`, reason: "the test machines' kernels have no SCTP sockets"},
 	{pattern: `\[Feature:KubeProxyNFAcct\]`, reason: "counts packets in an nfacct object of kube-proxy's iptables mode"},
 	{pattern: `\[Feature:LocalhostNodePorts\]`, reason: "node ports on 127.0.0.1 are a feature of kube-proxy's iptables mode; its nftables mode and Twill have none"},
-	{pattern: `DNS configMap nameserver`, reason: "they write the ConfigMap of kube-dns and a CoreDNS that is installed by kubeadm"},
-	{pattern: `should check kube-proxy urls`, reason: "asks kube-proxy's own ports"},
 	{pattern: `should set TCP CLOSE_WAIT timeout`, reason: "an hour is kube-proxy's default of conntrack.tcpCloseWaitTimeout; Twill's is the kernel's own"},
 	{pattern: `HealthCheckNodePort correctly when ExternalTrafficPolicy changes`, backend: "vxlan",
 		reason: "expects that the address of who is masqueraded on its way to a Pod is its node's, and through an overlay it is the overlay device's"},
