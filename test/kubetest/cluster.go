@@ -36,7 +36,7 @@ func Launch(ctx context.Context, options Options) (*Cluster, error) {
 		return nil, fmt.Errorf("launch a cluster: %w", err)
 	}
 	sweep()
-	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", clusterPrefix, os.Getpid())) // short, since etcd's socket is in it: unix(7) allows 107 bytes
+	dir, err := os.MkdirTemp("", clusterPrefix+owner()+"-") // short, since etcd's socket is in it: unix(7) allows 107 bytes
 	if err != nil {
 		return nil, fmt.Errorf("launch a cluster: %w", err)
 	}

@@ -75,7 +75,7 @@ func (m *Machine) make(ctx context.Context) error {
 	}
 	sweep()
 	// It says whose it is, for sweep.
-	name := fmt.Sprintf("%s%d-%d-%s", machinePrefix, os.Getpid(), machines.Add(1), m.options.Name)
+	name := fmt.Sprintf("%s%s-%d-%s", machinePrefix, owner(), machines.Add(1), m.options.Name)
 	m.dir = filepath.Join(os.TempDir(), name)
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err

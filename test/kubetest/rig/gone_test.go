@@ -66,18 +66,18 @@ func (p process) alive() bool { return started(p.pid) == p.start }
 // traces returns what is left of a process's machines in the file system: directories, mounts and cgroups.
 func traces(t testing.TB, pid int) []string {
 	t.Helper()
-	name := fmt.Sprintf("kubetest-machine-%d-", pid)
-	found, err := filepath.Glob(filepath.Join(os.TempDir(), name+"*"))
+	name := fmt.Sprintf(".%d-", pid) // behind the namespace of process IDs
+	found, err := filepath.Glob(filepath.Join(os.TempDir(), "kubetest-machine-*"+name+"*"))
 	must(t, err)
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	must(t, err)
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, name) {
+		if strings.Contains(line, "kubetest-machine-") && strings.Contains(line, name) {
 			found = append(found, line)
 		}
 	}
 	must(t, filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.Contains(path, name) { // other groups come and go
+		if err == nil && d.IsDir() && strings.Contains(path, "kubetest-machine-") && strings.Contains(path, name) { // other groups come and go
 			found = append(found, path)
 		}
 		return nil
