@@ -156,8 +156,8 @@ type backends struct {
 // newBackend makes the backend that the stored configuration asks for, and refuses when the node was told otherwise.
 func newBackend(ctx context.Context, cfg *config.Config, network store.Network, with backends) (node.Backend, error) {
 	if network.BackendType != cfg.Backend {
-		return nil, fmt.Errorf("the stored network configuration says Backend.Type %q, but this node was told --backend=%s: "+
-			"all nodes of a cluster speak the same", network.BackendType, cfg.Backend)
+		return nil, &store.Trouble{Reason: store.ReasonNetworkConfigInvalid, Err: fmt.Errorf("the stored network configuration says Backend.Type %q, "+
+			"but this node was told --backend=%s: all nodes of a cluster speak the same", network.BackendType, cfg.Backend)}
 	}
 	tunnels, err := newOverlay(ctx, cfg, network, with.links)
 	if err != nil {
