@@ -41,7 +41,8 @@ image: ## build bin/twill-image.tar, an OCI archive for `ctr -n k8s.io images im
 demo: root build ## three nodes, pods on each, who reaches whom, and a Service balanced over the pods; with VXLAN and with BGP
 	bin/twillctl lab --backend=vxlan,bgp
 
-test: root setup lint arch unit chart e2e ## everything that CI runs
+test: root setup lint arch unit chart e2e ## everything that CI runs; of the tests on a real Kubernetes those of -short
+	$(MAKE) --no-print-directory e2e-kube SHORT=-short
 
 lint: tools ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }

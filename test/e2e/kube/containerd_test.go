@@ -70,7 +70,8 @@ func launchPlain(t *testing.T) *plain {
 func (p *plain) serve(m *kubetest.Machine, command string) (stop func()) {
 	p.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := m.Command(ctx, "sh", "-c", "exec "+command)
+	// Its parent has to be a process of the machine, as systemd is: a daemon whose parent it cannot see takes itself for one in a container.
+	cmd := m.Command(ctx, "unshare", "--fork", "--kill-child", "sh", "-c", "exec "+command)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	must(p.t, cmd.Start())
