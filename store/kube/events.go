@@ -70,7 +70,9 @@ type series struct {
 	first, last time.Time
 	count       int
 
-	name    string    // of the object; empty as long as there is none
+	number  int64     // in the name of the object; 0 as long as none was asked for
+	tried   bool      // the object was asked for: it may be there although no answer said so
+	name    string    // of the object; empty as long as none is known to be there
 	written int       // the count that the object has
 	due     time.Time // of the next write
 	pause   time.Duration
@@ -173,10 +175,12 @@ func (r *Reporter) flush(ctx context.Context) {
 // write writes a series. What the API server refuses for good, as when the namespace is gone, is given up without an error.
 func (r *Reporter) write(ctx context.Context, s *series) error {
 	r.mu.Lock()
-	if s.name == "" {
+	if s.number == 0 {
 		r.events.names = max(r.events.names+1, s.first.UnixNano())
+		s.number = r.events.names
 	}
-	now, number := *s, r.events.names
+	now := *s
+	s.tried = true
 	r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
@@ -186,7 +190,10 @@ func (r *Reporter) write(ctx context.Context, s *series) error {
 	}
 	if now.name == "" || apierrors.IsNotFound(err) { // it has expired
 		verb = "create"
-		now.name, err = r.client.createEvent(ctx, &now, number)
+		now.name, err = r.client.createEvent(ctx, &now)
+	}
+	if now.tried && apierrors.IsAlreadyExists(err) { // the answer to an earlier try was lost
+		verb, err = "patch", r.client.countEvent(ctx, &now)
 	}
 	err = forbidden(err, mayEvent[verb])
 	if s.event.Pod == (store.PodRef{}) || !apierrors.IsForbidden(err) { // in a pod's namespace, a quota may be what refuses
@@ -231,14 +238,14 @@ func (c *Client) countEvent(ctx context.Context, s *series) error {
 }
 
 // createEvent writes an Event and returns the name of the object.
-func (c *Client) createEvent(ctx context.Context, s *series, number int64) (string, error) {
+func (c *Client) createEvent(ctx context.Context, s *series) (string, error) {
 	about := corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: s.event.Pod.Namespace, Name: s.event.Pod.Name, UID: types.UID(s.event.Pod.UID)}
 	if s.event.Pod == (store.PodRef{}) {
 		// kubelet, too, has a Node's name stand for its UID, and `kubectl describe` looks for both.
 		about = corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: c.node, UID: types.UID(c.node)}
 	}
 	event := &eventsv1.Event{
-		ObjectMeta:          metav1.ObjectMeta{Namespace: s.namespace(), Name: eventName(about.Name, number)},
+		ObjectMeta:          metav1.ObjectMeta{Namespace: s.namespace(), Name: eventName(about.Name, s.number)},
 		EventTime:           metav1.NewMicroTime(s.first),
 		Series:              s.toAPI(),
 		ReportingController: "twill-cni.github.io/" + reporter,
