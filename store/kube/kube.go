@@ -94,7 +94,7 @@ func (cfg Config) rest() (*rest.Config, error) {
 	if cfg.Kubeconfig == "" {
 		config, err := rest.InClusterConfig()
 		if err != nil {
-			return nil, fmt.Errorf("no kubeconfig is given, and this is no pod with a service account: %w", err)
+			return nil, fmt.Errorf("give --kubeconfig: without one this has to be a pod with a service account, and it is no pod: %w", err)
 		}
 		return config, nil
 	}
