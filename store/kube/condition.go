@@ -34,6 +34,7 @@ var (
 var (
 	mayList      = rule{"list", "", "nodes", "to read this Node"}
 	mayCondition = rule{"patch", "", "nodes/status", "to set the condition NetworkUnavailable"}
+	mayAnnotate  = rule{"patch", "", "nodes/status", "to publish the node's addresses"}
 	mayTaint     = rule{"patch", "", "nodes", "to remove the taint " + agentNotReady + " (removeTaint: true of the Helm chart)"}
 )
 
@@ -44,7 +45,7 @@ var errNoNode = errors.New("there is no such Node: it has the name that kubelet 
 
 // readNode reads this Node. It is a list of one, since the daemon, which watches Nodes, may list them anyway.
 func (c *Client) readNode(ctx context.Context) (*corev1.Node, error) {
-	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	list, err := c.api.CoreV1().Nodes().List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", c.node).String()})
 	if err == nil && len(list.Items) != 1 {
@@ -56,15 +57,15 @@ func (c *Client) readNode(ctx context.Context) (*corev1.Node, error) {
 	return &list.Items[0], nil
 }
 
-// patchNode changes this Node, or a subresource of it, and returns what it is then.
-func (c *Client) patchNode(ctx context.Context, kind types.PatchType, patch any, need rule, subresources ...string) (*corev1.Node, error) {
+// patchNode changes a Node, or a subresource of it, and returns what it is then.
+func (c *Client) patchNode(ctx context.Context, name string, kind types.PatchType, patch any, need rule, subresources ...string) (*corev1.Node, error) {
 	data, err := json.Marshal(patch)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	n, err := c.api.CoreV1().Nodes().Patch(ctx, c.node, kind, data, metav1.PatchOptions{FieldManager: reporter}, subresources...)
+	n, err := c.api.CoreV1().Nodes().Patch(ctx, name, kind, data, metav1.PatchOptions{FieldManager: reporter}, subresources...)
 	return n, forbidden(err, need)
 }
 
@@ -75,7 +76,7 @@ func (c *Client) setCondition(ctx context.Context, n *corev1.Node, want corev1.N
 		return nil
 	}
 	patch := map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{*change}}} // merged by type
-	if _, err := c.patchNode(ctx, types.StrategicMergePatchType, patch, mayCondition, "status"); err != nil {
+	if _, err := c.patchNode(ctx, c.node, types.StrategicMergePatchType, patch, mayCondition, "status"); err != nil {
 		return fmt.Errorf("set the condition %s of Node %s: %w", want.Type, c.node, err)
 	}
 	c.log.Info("the Node's condition was set", "condition", want.Type, "status", want.Status, "reason", want.Reason)
@@ -106,7 +107,7 @@ func (c *Client) removeTaint(ctx context.Context, n *corev1.Node) error {
 		if patch == nil {
 			return nil
 		}
-		after, err := c.patchNode(ctx, types.JSONPatchType, patch, mayTaint)
+		after, err := c.patchNode(ctx, c.node, types.JSONPatchType, patch, mayTaint)
 		switch {
 		case err == nil:
 			c.log.Info("pods may come: the Node's taint was removed", "taint", agentNotReady)

@@ -182,7 +182,7 @@ func (r *Reporter) write(ctx context.Context, s *series) error {
 	now := *s
 	s.tried = true
 	r.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	verb, err := "patch", error(nil)
 	if now.name != "" {

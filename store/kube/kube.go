@@ -41,7 +41,7 @@ type Config struct {
 // DefaultHoldover is the default of Config.Holdover.
 const DefaultHoldover = 15 * time.Second
 
-// requestTimeout bounds one write, and how long Register waits for the Node to be complete.
+// requestTimeout bounds one request but lists and watches, and how long Register waits for the Node to be complete.
 const requestTimeout = 5 * time.Second
 
 // Client talks to the Kubernetes API: it is a store.Store, a store.ServiceSource, and what reports about this node. Its methods may be called

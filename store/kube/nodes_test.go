@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +22,7 @@ var _ storetest.Harness = (*harness)(nil)
 
 func TestStoreContract(t *testing.T) {
 	cluster := startCluster(t)
+	must(t, cluster.Backup(t.Context())) // for Wipe
 	storetest.Run(t, func(t *testing.T) storetest.Harness { return newHarness(t, cluster) })
 }
 
@@ -219,18 +219,12 @@ func (h *harness) DeleteNode(name string) {
 	h.gone(h.api.CoreV1().Nodes().Delete(h.ctx, name, metav1.DeleteOptions{}))
 }
 
-// Wipe takes all objects from the API server's etcd. The kubelets register their nodes again, with the subnets that these had.
+// Wipe brings the API server back as it was when the suite began, its resource versions, too. The kubelets register their nodes again, with the
+// subnets that these had.
 func (h *harness) Wipe(config string) {
 	h.t.Helper()
-	h.Stop()
-	client, err := clientv3.New(clientv3.Config{Endpoints: []string{h.cluster.EtcdEndpoint()}, DialTimeout: patience})
-	must(h.t, err)
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(h.ctx, patience)
-	defer cancel()
-	_, err = client.Delete(ctx, "/registry/", clientv3.WithPrefix())
-	must(h.t, err)
-	h.Start()
+	must(h.t, h.cluster.Restore(h.ctx))
+	h.down = false
 	h.SetNetwork(config)
 	h.mu.Lock()
 	defer h.mu.Unlock()

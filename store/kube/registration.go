@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/twill-cni/twill/store"
@@ -47,7 +45,7 @@ func (c *Client) Network(context.Context) (store.Network, error) {
 // Register implements store.Store. The subnets are the Node's spec.podCIDRs, whoever gave them to it: preferred has no say. It waits for some
 // seconds for a Node that has none yet.
 func (c *Client) Register(ctx context.Context, network store.Network, attrs store.Attributes, _ []store.Subnets) (store.Registration, error) {
-	r := &registration{client: c, network: network, name: attrs.NodeName, attrs: attrs, update: make(chan struct{}, 1), lost: make(chan struct{})}
+	r := &registration{client: c, network: network, name: attrs.NodeName, attrs: attrs, update: make(chan struct{}, 1), lost: make(chan struct{}), failing: failures{}}
 	if r.name == "" {
 		r.name = c.node
 	}
@@ -106,15 +104,10 @@ func (c *Client) Release(ctx context.Context, _ store.Attributes) ([]store.Subne
 // annotate sets annotations of a Node; nil removes one. flannel, too, does it by way of the status: who may patch that may not taint a Node or
 // change its pods' subnets.
 func (c *Client) annotate(ctx context.Context, name string, values map[string]any) (*corev1.Node, error) {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": values}})
+	patch := map[string]any{"metadata": map[string]any{"annotations": values}}
+	n, err := c.patchNode(ctx, name, types.MergePatchType, patch, mayAnnotate, "status")
 	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	n, err := c.api.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
-	if err != nil {
-		return nil, fmt.Errorf("annotate Node %s: %w", name, forbidden(err, rule{"patch", "", "nodes/status", "to publish the node's addresses"}))
+		return nil, fmt.Errorf("annotate Node %s: %w", name, err)
 	}
 	return n, nil
 }
@@ -138,6 +131,7 @@ type registration struct {
 	attrs   store.Attributes // as they were given
 	lease   *store.Lease     // as it was last stored
 	err     error
+	failing failures // of err, what was told of it
 	overlap error
 }
 
@@ -303,8 +297,11 @@ func (r *registration) keep() error {
 func (r *registration) set(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err != nil && (r.err == nil || r.err.Error() != err.Error()) {
+	switch begins, ends := r.failing.note("record", err, time.Now()); {
+	case begins:
 		r.client.log.Warn("the Node's record is not as it should be; trying again", "node", r.name, "err", err)
+	case ends:
+		r.client.log.Info("the Node's record is right again", "node", r.name)
 	}
 	r.err = err
 	if errors.Is(err, store.ErrLost) {

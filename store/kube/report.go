@@ -17,8 +17,6 @@ import (
 const reporter = "twilld"
 
 const (
-	// reportTimeout bounds one request.
-	reportTimeout = 5 * time.Second
 	// forbiddenMost is the longest pause after requests that the API server refused for want of a right: somebody has to act first.
 	forbiddenMost = 30 * time.Second
 	// rereadEvery is the time between two looks at a Node that is as it should be: somebody may have made it anew, or have written the
