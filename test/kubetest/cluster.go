@@ -139,13 +139,8 @@ func (c *Cluster) makeIdentities() error {
 		return err
 	}
 	c.ca = ca
-	names := []netip.Addr{c.options.Addr}
-	for _, p := range c.options.ServiceCIDRs {
-		names = append(names, p.Masked().Addr().Next()) // the ClusterIP of the Service "kubernetes"
-	}
-	server, err := ca.server(names...)
-	if err != nil {
-		return fmt.Errorf("certify kube-apiserver: %w", err)
+	if err := c.certifyServer(); err != nil {
+		return err
 	}
 	tokens, err := ca.client("service-accounts") // its key signs tokens; of the certificate, only the public key is used
 	if err != nil {
@@ -159,13 +154,29 @@ func (c *Cluster) makeIdentities() error {
 	if err != nil {
 		return fmt.Errorf("certify kube-apiserver for kubelets: %w", err)
 	}
-	err = errors.Join(server.write(c.dir, "server"), tokens.write(c.dir, "tokens"), kubelets.write(c.dir, "kubelet-client"),
+	err = errors.Join(tokens.write(c.dir, "tokens"), kubelets.write(c.dir, "kubelet-client"),
 		os.WriteFile(filepath.Join(c.dir, "ca.crt"), ca.pem, 0o600), os.WriteFile(c.Admin(), ca.kubeconfig(c.URL(), admin), 0o600))
 	if err != nil {
 		return fmt.Errorf("write certificates: %w", err)
 	}
 	c.admin, err = c.client(admin)
 	return err
+}
+
+// certifyServer writes a new serving certificate.
+func (c *Cluster) certifyServer() error {
+	names := []netip.Addr{c.options.Addr}
+	for _, p := range c.options.ServiceCIDRs {
+		names = append(names, p.Masked().Addr().Next()) // the ClusterIP of the Service "kubernetes"
+	}
+	server, err := c.ca.server(names...)
+	if err == nil {
+		err = server.write(c.dir, "server")
+	}
+	if err != nil {
+		return fmt.Errorf("certify kube-apiserver: %w", err)
+	}
+	return nil
 }
 
 // startEtcd starts etcd and waits until it listens: kube-apiserver may connect from then on, and waits for the rest itself.

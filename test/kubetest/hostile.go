@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 )
@@ -49,19 +48,6 @@ func (c *Cluster) ReplaceAuthority(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("replace the authority: %w", err)
 	}
 	return c.ca.pem, nil
-}
-
-// certifyServer writes a new serving certificate.
-func (c *Cluster) certifyServer() error {
-	names := []netip.Addr{c.options.Addr}
-	for _, p := range c.options.ServiceCIDRs {
-		names = append(names, p.Masked().Addr().Next())
-	}
-	server, err := c.ca.server(names...)
-	if err != nil {
-		return err
-	}
-	return server.write(c.dir, "server")
 }
 
 // Backup stops the cluster for a moment and copies etcd's data.

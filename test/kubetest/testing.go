@@ -60,6 +60,35 @@ func StartSite(t testing.TB, options SiteOptions) *Site {
 	return s
 }
 
+// StartUnderlay makes an underlay, as NewUnderlay does, for a test: it ends with it.
+func StartUnderlay(t testing.TB) *Underlay {
+	t.Helper()
+	u, err := NewUnderlay()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(u.Close)
+	return u
+}
+
+// StartMachine starts a machine, as LaunchMachine does, for a test: it ends with it. Without an underlay, it gets one of its own.
+func StartMachine(t testing.TB, options MachineOptions) *Machine {
+	t.Helper()
+	if options.Underlay == nil {
+		options.Underlay = StartUnderlay(t)
+	}
+	m, err := LaunchMachine(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
 func (s *Site) explain(t testing.TB) {
 	t.Helper()
 	t.Logf("log of kube-apiserver:\n%s\nlogs of its controllers:\n%s", s.Cluster.Log(), s.Cluster.ControllersLog())

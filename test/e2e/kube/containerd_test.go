@@ -29,35 +29,23 @@ const placed = "/opt/twill/bin"
 // TestContainerd does what docs/install-containerd.md says. Each step needs the one before.
 func TestContainerd(t *testing.T) {
 	p := launchPlain(t)
-	for _, step := range []struct {
-		name string
-		run  func(*testing.T, *plain)
-	}{
-		{"install", plainInstall},
-		{"containers", plainContainers},
-		{"gone", plainGone},
-		{"remove", plainRemove},
-	} {
-		if !t.Run(step.name, func(t *testing.T) { step.run(t, p) }) {
-			return
-		}
-	}
+	inOrder(t, p,
+		step[*plain]{"install", plainInstall},
+		step[*plain]{"containers", plainContainers},
+		step[*plain]{"gone", plainGone},
+		step[*plain]{"remove", plainRemove},
+	)
 }
 
 // launchPlain starts two machines, and etcd on the first.
 func launchPlain(t *testing.T) *plain {
 	t.Helper()
-	u, err := kubetest.NewUnderlay()
-	must(t, err)
-	t.Cleanup(u.Close)
+	u := kubetest.StartUnderlay(t)
 	standard, err := kubetest.StandardImages("")
 	must(t, err)
 	p := &plain{t: t}
 	for _, name := range []string{"host-a", "host-b"} {
-		m, err := kubetest.LaunchMachine(t.Context(), kubetest.MachineOptions{Name: name, Underlay: u, Images: standard, Archives: []string{archive(t)}, Timeout: enough})
-		must(t, err)
-		t.Cleanup(func() { must(t, m.Close()) })
-		p.machines = append(p.machines, m)
+		p.machines = append(p.machines, kubetest.StartMachine(t, kubetest.MachineOptions{Name: name, Underlay: u, Images: standard, Archives: []string{archive(t)}, Timeout: enough}))
 	}
 	addr := p.machines[0].Addrs()[0].String()
 	p.etcd = "http://" + addr + ":2379"

@@ -182,19 +182,12 @@ func TestKubeadm(t *testing.T) {
 		t.Skip("takes too long for -short")
 	}
 	a := launchAdm(t)
-	for _, step := range []struct {
-		name string
-		run  func(*testing.T, *adm)
-	}{
-		{"init", kubeadmInit},
-		{"join", kubeadmJoin},
-		{"install", kubeadmInstall},
-		{"a Service by its name", kubeadmService},
-	} {
-		if !t.Run(step.name, func(t *testing.T) { step.run(t, a) }) {
-			return
-		}
-	}
+	inOrder(t, a,
+		step[*adm]{"init", kubeadmInit},
+		step[*adm]{"join", kubeadmJoin},
+		step[*adm]{"install", kubeadmInstall},
+		step[*adm]{"a Service by its name", kubeadmService},
+	)
 }
 
 func kubeadmInit(t *testing.T, a *adm) {

@@ -40,3 +40,18 @@ func (p page) command(t testing.TB, begin string) string {
 	}
 	return found[0]
 }
+
+// step is a part of a page, for which the parts before have to be done.
+type step[T any] struct {
+	name string
+	run  func(*testing.T, T)
+}
+
+// inOrder does the steps of a page as subtests, up to the first that fails.
+func inOrder[T any](t *testing.T, on T, steps ...step[T]) {
+	for _, s := range steps {
+		if !t.Run(s.name, func(t *testing.T) { s.run(t, on) }) {
+			return
+		}
+	}
+}

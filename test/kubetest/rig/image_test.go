@@ -19,9 +19,7 @@ func TestImages(t *testing.T) {
 		Entrypoint: []string{"sh", "-c", `cat /etc/text /etc/link; stat -c " %a" /etc/greeting; echo $GREETING; getent hosts 192.0.2.9; id -u; touch /data/x && ls /data`}}
 	archive := filepath.Join(t.TempDir(), "archive.tar")
 	must(t, kubetest.WriteImages(archive, image))
-	u, err := kubetest.NewUnderlay()
-	must(t, err)
-	t.Cleanup(u.Close)
+	u := kubetest.StartUnderlay(t)
 	for how, o := range map[string]kubetest.MachineOptions{
 		"given as an archive": {Archives: []string{archive}},
 		"given as an image":   {Images: []kubetest.Image{image}, Programs: linked(t)},

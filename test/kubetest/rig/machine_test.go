@@ -25,13 +25,7 @@ func run(t testing.TB, m *kubetest.Machine, command string) string {
 func TestMachinesAreApart(t *testing.T) {
 	var machines []*kubetest.Machine
 	for range 2 {
-		u, err := kubetest.NewUnderlay()
-		must(t, err)
-		t.Cleanup(u.Close)
-		m, err := kubetest.LaunchMachine(t.Context(), kubetest.MachineOptions{Name: "apart", Underlay: u})
-		must(t, err)
-		t.Cleanup(func() { must(t, m.Close()) })
-		machines = append(machines, m)
+		machines = append(machines, kubetest.StartMachine(t, kubetest.MachineOptions{Name: "apart"}))
 	}
 	a, b := machines[0], machines[1]
 	const file = "kubetest-apart"
@@ -77,12 +71,7 @@ func TestMachinesAreApart(t *testing.T) {
 
 // TestCommandsEnd has a command that goes on for ever.
 func TestCommandsEnd(t *testing.T) {
-	u, err := kubetest.NewUnderlay()
-	must(t, err)
-	t.Cleanup(u.Close)
-	m, err := kubetest.LaunchMachine(t.Context(), kubetest.MachineOptions{Name: "a", Underlay: u})
-	must(t, err)
-	t.Cleanup(func() { must(t, m.Close()) })
+	m := kubetest.StartMachine(t, kubetest.MachineOptions{Name: "a"})
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
@@ -100,12 +89,7 @@ func TestCommandsEnd(t *testing.T) {
 }
 
 func TestCrashAndBoot(t *testing.T) {
-	u, err := kubetest.NewUnderlay()
-	must(t, err)
-	t.Cleanup(u.Close)
-	m, err := kubetest.LaunchMachine(t.Context(), kubetest.MachineOptions{Name: "a", Underlay: u})
-	must(t, err)
-	t.Cleanup(func() { must(t, m.Close()) })
+	m := kubetest.StartMachine(t, kubetest.MachineOptions{Name: "a"})
 	run(t, m, "echo kept >/var/lib/kept; touch /run/lost; ip link add br0 type bridge")
 	before := run(t, m, "ip -o addr show eth0 scope global; ip route; ip -6 route | grep default")
 	for range 2 {
