@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -47,6 +48,9 @@ func (h *Host) winner() error {
 	return nil
 }
 
+// maxForeign bounds the size in bytes of somebody else's configuration.
+const maxForeign = 1 << 20
+
 // leadsHere reports whether a plugin of that type may run Twill's.
 func leadsHere(plugin string) bool {
 	return slices.Contains([]string{"twill", "multus", "multus-shim", "danm", "genie"}, plugin)
@@ -54,7 +58,12 @@ func leadsHere(plugin string) bool {
 
 // pluginTypes returns the types of a configuration's plugins, none when it has no plugins.
 func pluginTypes(path string) ([]string, error) {
-	data, err := os.ReadFile(path)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()                                        // it was read only
+	data, err := io.ReadAll(io.LimitReader(f, maxForeign)) // what is longer is cut, and cannot be read as JSON
 	if err != nil {
 		return nil, err
 	}

@@ -29,17 +29,15 @@ type server struct {
 // start reads the network configuration and fits the backend and the uplink to it. It changes nothing outside. It returns nil
 // and no error when ctx ended first.
 func (n *Node) start(ctx context.Context) (*server, error) {
-	network, err := n.awaitNetwork(ctx)
+	network := n.awaitNetwork(ctx)
 	if ctx.Err() != nil {
 		return nil, nil
-	}
-	if err != nil {
-		return nil, err
 	}
 	if len(network.Unknown) > 0 {
 		n.opts.Log.Warn("the network configuration has keys without a meaning", "keys", network.Unknown)
 	}
-	if err := n.awaitKernel(ctx, network); err != nil || ctx.Err() != nil {
+	err := n.awaitKernel(ctx, network)
+	if err != nil || ctx.Err() != nil {
 		return nil, err
 	}
 	s := &server{n: n, network: network, told: newTold(n.opts.Log)}
@@ -64,70 +62,59 @@ func (n *Node) start(ctx context.Context) (*server, error) {
 	return s, nil
 }
 
-// awaitNetwork retries until the network configuration is there.
-func (n *Node) awaitNetwork(ctx context.Context) (store.Network, error) {
-	retry := backoff{jitter: n.opts.Jitter}
-	last := ""
+// await calls try until it returns nil or ctx ends. Meanwhile the status, and the log once for each reason, say what the node waits for and why.
+func (n *Node) await(ctx context.Context, what string, try func() error) {
+	retry, last := backoff{jitter: n.opts.Jitter}, ""
 	for {
-		network, err := n.opts.Store.Network(ctx)
+		err := try()
 		if err == nil || ctx.Err() != nil {
-			return network, nil
+			return
 		}
-		n.status.set(fmt.Errorf("waiting for the network configuration: %w", err))
+		n.status.set(fmt.Errorf("waiting for %s: %w", what, err))
 		if err.Error() != last {
-			n.opts.Log.Warn("waiting for the network configuration", "err", err)
+			n.opts.Log.Warn("waiting for "+what, "err", err)
 			last = err.Error()
 		}
 		if !sleep(ctx.Done(), retry.next()) {
-			return store.Network{}, nil
+			return
 		}
 	}
+}
+
+// awaitNetwork waits until the network configuration is there.
+func (n *Node) awaitNetwork(ctx context.Context) (network store.Network) {
+	n.await(ctx, "the network configuration", func() (err error) {
+		network, err = n.opts.Store.Network(ctx)
+		return err
+	})
+	return network
 }
 
 // awaitKernel waits until the kernel has all that the network needs: somebody may load a module. Nothing has been changed by then, and no node
-// sends anything here.
-func (n *Node) awaitKernel(ctx context.Context, network store.Network) error {
+// sends anything here. An error that is no lack is returned.
+func (n *Node) awaitKernel(ctx context.Context, network store.Network) (refused error) {
 	if n.opts.Kernel == nil {
 		return nil
 	}
-	retry := backoff{jitter: n.opts.Jitter}
-	last := ""
-	for {
+	n.await(ctx, "what the kernel lacks", func() error {
 		err := n.opts.Kernel(network)
-		if err == nil || !errors.Is(err, kernel.ErrUnsupported) {
-			return err
+		if errors.Is(err, kernel.ErrUnsupported) {
+			return troubled(err)
 		}
-		n.status.set(troubled(err))
-		if err.Error() != last {
-			n.opts.Log.Error("this host cannot serve; trying again", "err", err)
-			last = err.Error()
-		}
-		if !sleep(ctx.Done(), retry.next()) {
-			return nil
-		}
-	}
+		refused = err
+		return nil
+	})
+	return refused
 }
 
-// register retries until the node has its subnets. It returns nil when ctx ended first.
-func (s *server) register(ctx context.Context) store.Registration {
-	log, last := s.n.opts.Log, ""
-	retry := backoff{jitter: s.n.opts.Jitter}
-	for {
-		reg, err := s.n.opts.Store.Register(ctx, s.network, s.attrs, s.n.opts.Host.Preferred())
-		if err == nil {
-			log.Info("registered the node", "subnet", reg.Lease().Subnet, "ipv6Subnet", reg.Lease().IPv6Subnet)
-			return reg
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		s.n.status.set(fmt.Errorf("register the node: %w", err))
-		if err.Error() != last {
-			log.Warn("the node is not registered yet", "err", err)
-			last = err.Error()
-		}
-		if !sleep(ctx.Done(), retry.next()) {
-			return nil
-		}
+// register waits until the node has its subnets. It returns nil when ctx ended first.
+func (s *server) register(ctx context.Context) (reg store.Registration) {
+	s.n.await(ctx, "the node's subnets", func() (err error) {
+		reg, err = s.n.opts.Store.Register(ctx, s.network, s.attrs, s.n.opts.Host.Preferred())
+		return err
+	})
+	if reg != nil {
+		s.n.opts.Log.Info("registered the node", "subnet", reg.Lease().Subnet, "ipv6Subnet", reg.Lease().IPv6Subnet)
 	}
+	return reg
 }
