@@ -63,6 +63,10 @@ type Set struct {
 	// what is in it; unlike with Foreign, a change by somebody else is reported. Such a set has no ranges, no verdicts and no Elements.
 	Bulk bool
 
+	// Ahead: new elements come before all else, in a transaction of their own, since packets meet them later than the rules and elements of a transaction
+	// that they come with. Nothing is to lead to one before; and none is to have the key of one that goes, or a part of its range.
+	Ahead bool
+
 	// Dynamic sets are changed by rules (Update, Delete). They are Foreign, and need a Size.
 	Dynamic bool
 	// Timeout: elements may have a time after which they go.
@@ -134,6 +138,7 @@ const (
 	FieldFIBDaddrType              // fib daddr type; Number is RTN_*, 2 for local
 	FieldFIBSaddrType              // fib saddr type
 	FieldPriority                  // meta priority
+	FieldICMPv6Type                // icmpv6 type
 )
 
 // Operand is a part of a concatenation: a Field, a Numgen or a Hash.
@@ -247,6 +252,16 @@ type Reject struct{ Reset bool }
 // Counter counts packets and bytes; its figures are no part of what is desired.
 type Counter struct{}
 
+// Limit matches as long as packets come no faster than Rate a second, after a Burst of so many.
+type Limit struct{ Rate, Burst uint32 }
+
+// Log copies the packet's first Length bytes to whoever listens to the NFLOG group, and goes on.
+type Log struct {
+	Group  uint16
+	Prefix string // at most 127 bytes
+	Length uint32 // 0: all
+}
+
 func (Compare) isExpr()     {}
 func (Lookup) isExpr()      {}
 func (VerdictMap) isExpr()  {}
@@ -259,3 +274,5 @@ func (Update) isExpr()      {}
 func (Delete) isExpr()      {}
 func (Reject) isExpr()      {}
 func (Counter) isExpr()     {}
+func (Limit) isExpr()       {}
+func (Log) isExpr()         {}

@@ -15,13 +15,16 @@ import (
 
 // Attributes and messages of include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 const (
+	msgNew    = unix.NFNL_SUBSYS_CTNETLINK << 8   // IPCTNL_MSG_CT_NEW
 	msgGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1 // IPCTNL_MSG_CT_GET
 	msgDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
 
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2
+	ctaMark       = 8
 	ctaID         = 12
 	ctaZone       = 18
+	ctaMarkMask   = 21
 	ctaFilter     = 25
 
 	ctaTupleIP    = 1
@@ -231,19 +234,11 @@ func deletion(m nfnl.Message) (out nfnl.Message, dst, endpoint netip.Addr, err e
 	return out, dst, endpoint, nil
 }
 
-// tupleAddr reads one of the addresses of a tuple.
-func tupleAddr(tuple []byte, ipv4, ipv6 uint16) (netip.Addr, error) {
-	t, err := nfnl.Parse(tuple)
-	if err != nil {
-		return netip.Addr{}, err
+// tupleAddr reads the address of a tuple whose attribute is either of the two.
+func tupleAddr(b []byte, ipv4, ipv6 uint16) (netip.Addr, error) {
+	t, err := parseTuple(b)
+	if ipv4 == ctaIPv4Src && ipv6 == ctaIPv6Src {
+		return t.src, err
 	}
-	ip, err := nfnl.Parse(t[ctaTupleIP].Value)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	addr, ok := netip.AddrFromSlice(ip[ipv4].Value)
-	if !ok {
-		addr, _ = netip.AddrFromSlice(ip[ipv6].Value)
-	}
-	return addr, nil
+	return t.dst, err
 }

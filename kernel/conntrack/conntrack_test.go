@@ -57,7 +57,7 @@ func insert(t *testing.T, i int, protocol, dst, pod string) {
 	run(t, args...)
 }
 
-var original = regexp.MustCompile(`^(\w+)\s.*?dst=(\S+) sport=\d+ dport=(\d+)`)
+var original = regexp.MustCompile(`^(\w+)\s.*?dst=(\S+) (?:sport=\d+ dport|type)=(\d+)`)
 
 // entries returns protocol and original destination of all entries.
 func entries(t *testing.T) []string {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/twill-cni/twill/kernel/nfnl"
 )
 
 func TestSweep(t *testing.T) {
@@ -120,4 +122,28 @@ func TestSweepCancelled(t *testing.T) {
 	if n, err := Sweep(ctx, Flows{Protocol: unix.IPPROTO_UDP}, all); n != 0 || !errors.Is(err, context.Canceled) {
 		t.Errorf("removed %d, %v", n, err)
 	}
+}
+
+func FuzzFlow(f *testing.F) {
+	for _, m := range []nfnl.Message{
+		request(msgGet, Match{Protocol: 6, Dst: netip.MustParseAddrPort("10.96.0.1:80"), Endpoint: netip.MustParseAddrPort("10.5.1.7:8080")}),
+		request(msgGet, Match{Protocol: 17, Dst: netip.MustParseAddrPort("[2001:db8::1]:80")}),
+	} {
+		m.Attrs.Nest(ctaProtoInfo, func(a *nfnl.Attrs) {
+			a.Nest(ctaProtoInfoTCP, func(a *nfnl.Attrs) { a.Bytes(ctaProtoInfoTCPState, []byte{tcpEstablished}) })
+		})
+		m.Attrs.Uint32(ctaMark, 7)
+		f.Add([]byte(m.Attrs))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m := nfnl.Message{Attrs: b}
+		flow, err := flowOf(m)
+		_, dst, endpoint, errDeletion := deletion(m)
+		if err == nil && errDeletion == nil && (flow.Dst.Addr() != dst || flow.Endpoint.Addr() != endpoint) {
+			t.Errorf("%v is removed as %v, %v", flow, dst, endpoint)
+		}
+		if _, errMark := marking(m, 1, 1); (errMark == nil) != (errDeletion == nil) && err == nil {
+			t.Errorf("%v is marked %v and removed %v", flow, errMark, errDeletion)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -111,7 +112,10 @@ func TestRefusedTables(t *testing.T) {
 		"round and round":           {kernel.Table{Sets: []kernel.Set{filled}, Chains: []kernel.Chain{{Name: "a", Rules: lookup}}}, syscall.ELOOP},
 		"set that is not there":     {kernel.Table{Chains: []kernel.Chain{{Name: "a", Rules: lookup}}}, syscall.ENOENT},
 		"set for packets to change": {kernel.Table{Sets: []kernel.Set{plans}, Chains: []kernel.Chain{{Name: "a", Rules: []kernel.Rule{{Exprs: []kernel.Expr{kernel.Update{Set: "plans"}}}}}}}, syscall.EINVAL},
-		"good":                      {kernel.Table{Sets: []kernel.Set{filled}, Chains: []kernel.Chain{{Name: "a"}, {Name: "b", Rules: lookup}}}, nil},
+		"limit without burst":       {kernel.Table{Chains: []kernel.Chain{{Name: "a", Rules: []kernel.Rule{{Exprs: []kernel.Expr{kernel.Limit{Rate: 1}}}}}}}, syscall.EINVAL},
+		"long log prefix": {kernel.Table{Chains: []kernel.Chain{{Name: "a", Rules: []kernel.Rule{{Exprs: []kernel.Expr{
+			kernel.Log{Prefix: strings.Repeat("x", 128)}}}}}}}, syscall.EINVAL},
+		"good": {kernel.Table{Sets: []kernel.Set{filled}, Chains: []kernel.Chain{{Name: "a"}, {Name: "b", Rules: lookup}}}, nil},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -66,6 +66,14 @@ func (v validator) expr(x kernel.Expr) error {
 		return v.set(x.Set, func(s kernel.Set) bool {
 			return s.Dynamic && (s.Timeout || x.Timeout == 0) && (len(s.Value) > 0) == (len(x.Value) > 0)
 		})
+	case kernel.Limit:
+		if x.Rate == 0 || x.Burst == 0 {
+			return fmt.Errorf("a limit of %d and %d: %w", x.Rate, x.Burst, syscall.EINVAL)
+		}
+	case kernel.Log:
+		if len(x.Prefix) > maxLogPrefix {
+			return fmt.Errorf("a log prefix of %d bytes: %w", len(x.Prefix), syscall.EINVAL)
+		}
 	case kernel.Delete:
 		return v.set(x.Set, func(s kernel.Set) bool { return s.Dynamic && (len(s.Value) > 0) == (len(x.Value) > 0) })
 	}
@@ -96,6 +104,9 @@ func (v validator) verdict(next kernel.Verdict) error {
 	}
 	return nil
 }
+
+// maxLogPrefix is the kernel's NF_LOG_PREFIXLEN less the NUL.
+const maxLogPrefix = 127
 
 // maxJumps is the kernel's NFT_JUMP_STACK_SIZE.
 const maxJumps = 16

@@ -1,4 +1,4 @@
-// Package nfnl is the netlink socket for the kernel's netfilter subsystems: nf_tables (kernel/nft) and connection tracking
+// Package nfnl is the netlink socket for the kernel's netfilter subsystems: nf_tables (kernel/nft), logs (kernel/nflog) and connection tracking
 // (kernel/conntrack). It knows how messages are framed, sent and answered, and nothing of what they say.
 //
 //	Batch   BEGIN genid | message | ... | message ACK | END   one sendto, one transaction, one acknowledgement

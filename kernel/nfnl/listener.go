@@ -15,7 +15,7 @@ import (
 // ErrLost says that the kernel dropped notifications because they were not read fast enough (ENOBUFS).
 var ErrLost = errors.New("netfilter notifications were lost")
 
-// Listener receives the notifications of one multicast group.
+// Listener receives the notifications of one multicast group, or what was subscribed to.
 type Listener struct {
 	file *os.File
 	read []byte
@@ -47,6 +47,27 @@ func Listen(group uint32, rcvbuf int, except uint32) (*Listener, error) {
 		return nil, errors.Join(fmt.Errorf("join netfilter group %d: %w", group, err), l.Close())
 	}
 	return l, nil
+}
+
+// Subscribe makes requests in the network namespace of the calling thread, after which the kernel sends messages to whoever made them. rcvbuf is the
+// number of bytes that may wait. The subscription ends with Close.
+func Subscribe(rcvbuf int, requests ...Message) (*Listener, error) {
+	s, err := Open()
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, rcvbuf); err != nil {
+		return nil, errors.Join(fmt.Errorf("make room for %d bytes of netfilter messages: %w", rcvbuf, err), s.Close())
+	}
+	for _, m := range requests {
+		if err := s.Do(m); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+	if err := unix.SetNonblock(s.fd, true); err != nil { // so that a read can be woken
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), s.Close())
+	}
+	return &Listener{file: os.NewFile(uintptr(s.fd), "netlink"), read: make([]byte, readSize)}, nil
 }
 
 // drop attaches a filter that drops datagrams whose first message is from the socket with the given port id. All messages of a

@@ -26,6 +26,7 @@ type Message struct {
 	Type   uint16 // subsystem << 8 | message
 	Flags  uint16 // NLM_F_* beyond NLM_F_REQUEST and NLM_F_ACK, which the socket sets
 	Family uint8  // NFPROTO_*
+	Group  uint16 // the subsystem's resource, of nfnetlink_log for instance; 0 elsewhere. A batch does not heed it
 	Attrs  Attrs
 }
 
@@ -81,7 +82,7 @@ func portID(fd int) (uint32, error) {
 
 // Do sends one request outside of any batch and waits for its acknowledgement.
 func (s *Socket) Do(m Message) error {
-	b := s.append(nil, m, m.Flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK, 0)
+	b := s.append(nil, m, m.Flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK, m.Group)
 	if err := s.send(b); err != nil {
 		return err
 	}
@@ -152,7 +153,7 @@ func (s *Socket) Dump(m Message, each func(Message) error) error {
 
 func (s *Socket) query(m Message, flags uint16, each func(Message) error) error {
 	// An acknowledgement ends the answer to a Get as NLMSG_DONE ends that to a dump.
-	b := s.append(nil, m, m.Flags|flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK, 0)
+	b := s.append(nil, m, m.Flags|flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK, m.Group)
 	if err := s.send(b); err != nil {
 		return err
 	}

@@ -46,8 +46,8 @@ func concatenation(parts []kernel.Type) (number, size uint32) {
 func padded(size int) int { return (size + 3) &^ 3 }
 
 // byteOrder is what nft notes about a set, to know how its integers are to be printed.
-func byteOrder(parts []kernel.Type) uint32 {
-	if len(parts) == 1 && types[parts[0]].host {
+func byteOrder(parts []kernel.Type, interval bool) uint32 {
+	if len(parts) == 1 && types[parts[0]].host && !interval {
 		return byteOrderHost
 	}
 	return byteOrderBig
@@ -121,6 +121,38 @@ func encodeIfname(name string) (string, error) {
 	var b [unix.IFNAMSIZ]byte
 	copy(b[:], name)
 	return string(b[:]), nil
+}
+
+// networkOrder turns the numbers of an interval set's key from the host's byte order into the network's, or back: the kernel compares the ends of a
+// range byte by byte. A rule that looks up does the same (ruleEncoder.lookup).
+func networkOrder(parts []kernel.Type, key string) string {
+	b := []byte(key)
+	at := 0
+	for _, t := range parts {
+		size := padded(types[t].size)
+		if types[t].host && size == 4 && at+size <= len(b) {
+			binary.BigEndian.PutUint32(b[at:], binary.NativeEndian.Uint32(b[at:]))
+		}
+		at += size
+	}
+	return string(b)
+}
+
+// encodeKey encodes a key as encodeData does, for the set that it is of.
+func encodeKey(s kernel.Set, key []kernel.Datum) (from, to string, err error) {
+	from, to, err = encodeData(s.Key, key)
+	if err == nil && s.Interval {
+		from, to = networkOrder(s.Key, from), networkOrder(s.Key, to)
+	}
+	return from, to, err
+}
+
+// decodeKey is the inverse of encodeKey for keys without prefixes.
+func decodeKey(s kernel.Set, key string) ([]kernel.Datum, error) {
+	if s.Interval {
+		key = networkOrder(s.Key, key)
+	}
+	return decodeData(s.Key, key)
 }
 
 // decodeData is the inverse of encodeData for keys and values without prefixes.

@@ -35,6 +35,10 @@
 // Sets marked Foreign belong to other writers, such as the CNI plugin, which enters host ports with AddElements from its own
 // process. SyncTables makes the set and never looks at its elements.
 //
+// Policies have verdict maps of that kind, with an element for each pod of this node. There the plugin must not bring the table back to what it knows
+// of it, which is that a new pod is closed: it makes the table that is missing (EnsureTable), adds its elements (InsertElements), and leaves it to the
+// daemon where the verdicts lead.
+//
 // # Elements by the hundred thousand
 //
 // Sets marked Bulk hold what changes all the time: the endpoints of Services. SyncTables makes them and leaves them alone; their writer changes

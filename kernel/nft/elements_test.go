@@ -255,7 +255,7 @@ func TestElementForEveryKey(t *testing.T) {
 	syncTables(t, h, everything())
 	want := list(t)
 	id := tableID{unix.NFPROTO_INET, "twill-test"}
-	spec, _, _, err := h.setOf(id, "net4")
+	spec, _, err := h.setOf(id, "net4")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,7 +59,7 @@ func encode(t kernel.Table) (*image, error) {
 	if int(t.Family) >= len(families) {
 		return nil, fmt.Errorf("table %s: unknown family %d", t.Name, t.Family)
 	}
-	family := families[t.Family]
+	scope := ruleScope{family: families[t.Family], intervals: make(map[string]bool)}
 	img := &image{exists: true, sets: make(map[string]*set), chains: make(map[string]*chain)}
 	for _, s := range t.Sets {
 		if img.sets[s.Name] != nil {
@@ -70,12 +70,13 @@ func encode(t kernel.Table) (*image, error) {
 			return nil, fmt.Errorf("table %s: set %s: %w", t.Name, s.Name, err)
 		}
 		img.sets[s.Name] = encoded
+		scope.intervals[s.Name] = s.Interval
 	}
 	for _, c := range t.Chains {
 		if img.chains[c.Name] != nil {
 			return nil, fmt.Errorf("table %s: chain %s is given twice", t.Name, c.Name)
 		}
-		encoded, err := encodeChain(family, c)
+		encoded, err := encodeChain(scope, c)
 		if err != nil {
 			return nil, fmt.Errorf("table %s: chain %s: %w", t.Name, c.Name, err)
 		}
@@ -84,7 +85,7 @@ func encode(t kernel.Table) (*image, error) {
 	return img, nil
 }
 
-func encodeChain(family uint8, c kernel.Chain) (*chain, error) {
+func encodeChain(scope ruleScope, c kernel.Chain) (*chain, error) {
 	encoded := &chain{}
 	if c.Hook != nil {
 		hook, ok := hooks[c.Hook.Hook]
@@ -101,7 +102,7 @@ func encodeChain(family uint8, c kernel.Chain) (*chain, error) {
 		return nil, err
 	}
 	for i, r := range c.Rules {
-		encodedRule, err := encodeRule(family, r)
+		encodedRule, err := encodeRule(scope, r)
 		if err != nil {
 			return nil, fmt.Errorf("rule %d: %w", i+1, err)
 		}
@@ -114,7 +115,7 @@ func encodeSet(s kernel.Set) (*set, error) {
 	if err := checkSet(s); err != nil {
 		return nil, err
 	}
-	encoded := &set{foreign: s.Foreign || s.Dynamic || s.Bulk, bulk: s.Bulk, elements: make(map[elementKey]elementValue, len(s.Elements))}
+	encoded := &set{foreign: s.Foreign || s.Dynamic || s.Bulk, bulk: s.Bulk, ahead: s.Ahead, elements: make(map[elementKey]elementValue, len(s.Elements))}
 	spec := &encoded.setSpec
 	spec.size = s.Size
 	spec.keyType, spec.keyLen = concatenation(s.Key)
@@ -136,7 +137,7 @@ func encodeSet(s kernel.Set) (*set, error) {
 			spec.fields += string([]byte{byte(types[t].size)})
 		}
 	}
-	user := udata(udataKeyByteOrder, nativeUint32(byteOrder(s.Key)))
+	user := udata(udataKeyByteOrder, nativeUint32(byteOrder(s.Key, s.Interval)))
 	if len(s.Value) > 0 {
 		spec.flags |= unix.NFT_SET_MAP
 		if s.Value[0] == kernel.TypeVerdict {
@@ -144,7 +145,7 @@ func encodeSet(s kernel.Set) (*set, error) {
 		} else {
 			spec.dataType, spec.dataLen = concatenation(s.Value)
 		}
-		user += udata(udataDataByteOrder, nativeUint32(byteOrder(s.Value)))
+		user += udata(udataDataByteOrder, nativeUint32(byteOrder(s.Value, false)))
 	}
 	setComment, err := comment(udataSetComment, s.Comment)
 	if err != nil {
@@ -168,8 +169,8 @@ func encodeSet(s kernel.Set) (*set, error) {
 func checkSet(s kernel.Set) error {
 	verdicts := slices.Equal(s.Value, []kernel.Type{kernel.TypeVerdict})
 	switch {
-	case s.Interval && slices.ContainsFunc(s.Key, func(t kernel.Type) bool { return types[t].host }):
-		return errors.New("ranges of marks or interface names have no order in the kernel")
+	case s.Interval && slices.Contains(s.Key, kernel.TypeIfname):
+		return errors.New("ranges of interface names have no order in the kernel")
 	case s.Dynamic && (s.Size == 0 || s.Interval || verdicts):
 		return errors.New("a set that packets change has a size, no ranges and no verdicts")
 	case s.Bulk && (s.Interval || verdicts || s.Dynamic || s.Foreign || len(s.Elements) > 0):
@@ -181,12 +182,12 @@ func checkSet(s kernel.Set) error {
 func encodeElement(s kernel.Set, e kernel.Element) (elementKey, elementValue, error) {
 	var key elementKey
 	var value elementValue
-	from, to, err := encodeData(s.Key, e.Key)
+	from, to, err := encodeKey(s, e.Key)
 	if err != nil {
 		return key, value, fmt.Errorf("key: %w", err)
 	}
 	if e.KeyEnd != nil {
-		if _, to, err = encodeData(s.Key, e.KeyEnd); err != nil {
+		if _, to, err = encodeKey(s, e.KeyEnd); err != nil {
 			return key, value, fmt.Errorf("end of key: %w", err)
 		}
 	}

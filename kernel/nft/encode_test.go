@@ -39,7 +39,7 @@ func TestEncodeErrors(t *testing.T) {
 		{"prefix in a set without ranges", set(kernel.Set{Key: ip4, Elements: []kernel.Element{elem(prefix("10.0.0.0/8"))}}), "key is a range, and the set holds none"},
 		{"backwards", set(kernel.Set{Key: ip4, Interval: true, Elements: []kernel.Element{
 			{Key: []kernel.Datum{addr("10.0.0.2")}, KeyEnd: []kernel.Datum{addr("10.0.0.1")}}}}), "ends before it starts"},
-		{"ranges of marks", set(kernel.Set{Key: types{kernel.TypeMark}, Interval: true}), "no order in the kernel"},
+		{"ranges of names", set(kernel.Set{Key: types{kernel.TypeIfname}, Interval: true}), "no order in the kernel"},
 		{"parts", set(kernel.Set{Key: ip4, Elements: []kernel.Element{elem(addr("10.0.0.1"), number(1))}}), "want 1 parts, have 2"},
 		{"port", set(kernel.Set{Key: types{kernel.TypeInetService}, Elements: []kernel.Element{elem(number(65536))}}), "number 65536 does not fit 2 bytes"},
 		{"protocol", set(kernel.Set{Key: types{kernel.TypeInetProto}, Elements: []kernel.Element{elem(number(256))}}), "number 256 does not fit 1 bytes"},
@@ -69,6 +69,10 @@ func TestEncodeErrors(t *testing.T) {
 			Value: []kernel.Operand{kernel.FieldIP6Saddr, kernel.FieldMark}}), "longer than the kernel's registers"},
 		{"dynamic without size", set(kernel.Set{Key: ip4, Dynamic: true}), "a set that packets change has a size"},
 		{"bulk with elements", set(kernel.Set{Key: ip4, Bulk: true, Elements: []kernel.Element{elem(addr("10.0.0.1"))}}), "a bulk set has one writer"},
+		{"limit without burst", rule(kernel.Limit{Rate: 10}), "a limit has a rate and a burst"},
+		{"limit without rate", rule(kernel.Limit{Burst: 10}), "a limit has a rate and a burst"},
+		{"long log prefix", rule(kernel.Log{Prefix: strings.Repeat("x", 128)}), "want a log prefix of at most 127 bytes"},
+		{"NUL in log prefix", rule(kernel.Log{Prefix: "a\x00b"}), "without NUL"},
 		{"no expression", rule(nil), "unknown expression <nil>"},
 	}
 	for _, tt := range tests {
@@ -132,20 +136,18 @@ func FuzzDecodeListing(f *testing.F) {
 	}
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		// Nothing of what a listing may hold may crash a reader.
-		_, spec, err := decodeSetSpec(b)
-		if err == nil {
-			_, _ = typesOf(spec.keyType)
-		}
+		_, spec, _ := decodeSetSpec(b)
 		element, err := decodeBoundary(b)
 		if err != nil {
 			return
 		}
 		for key := range ranges([]boundary{element, {key: element.keyEnd, end: true}}) {
-			types, err := typesOf(spec.keyType)
+			shape, err := spec.shape()
 			if err == nil {
-				_, _ = decodeElement(types, types, key, element.value)
+				_, _ = decodeElement(shape, key, element.value)
 			}
 		}
+		_, _, _ = decodeRuleCount(b)
 		_ = commentOf(element.value.comment, udataComment)
 	})
 }

@@ -17,7 +17,7 @@ func (h *Handle) FindElements(family kernel.TableFamily, table, set string, elem
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	id := tableID{families[family], table}
-	spec, keyTypes, valueTypes, err := h.setOf(id, set)
+	spec, shape, err := h.setOf(id, set)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
@@ -26,7 +26,7 @@ func (h *Handle) FindElements(family kernel.TableFamily, table, set string, elem
 	}
 	var found []kernel.Element
 	for _, e := range elems {
-		key, _, err := encodeElement(kernel.Set{Key: keyTypes}, kernel.Element{Key: e.Key})
+		key, _, err := encodeElement(kernel.Set{Key: shape.Key}, kernel.Element{Key: e.Key})
 		if err != nil {
 			return nil, fmt.Errorf("table %s: set %s: %w", table, set, err)
 		}
@@ -37,7 +37,7 @@ func (h *Handle) FindElements(family kernel.TableFamily, table, set string, elem
 		if err != nil {
 			return nil, fmt.Errorf("find element of set %s of table %s: %w", set, table, err)
 		}
-		have, err := decodeElement(keyTypes, valueTypes, key, value)
+		have, err := decodeElement(shape, key, value)
 		if err != nil {
 			return nil, fmt.Errorf("set %s of table %s: %w", set, table, err)
 		}

@@ -130,6 +130,7 @@ func (h *Handle) syncTable(t kernel.Table) error {
 // plan was made from memory, that things are missing or there already.
 func (h *Handle) apply(id tableID, want *image, extra []step) error {
 	var err error
+	ahead := true
 	for range attempts {
 		have, fromMemory := h.known[id]
 		fromMemory = fromMemory && !carries(have, want)
@@ -144,7 +145,13 @@ func (h *Handle) apply(id tableID, want *image, extra []step) error {
 		}
 		delete(h.known, id)
 		made := bulkSetsMade(have, want)
-		err = h.replace(id, gen, have, want, extra)
+		err = nil
+		if ahead {
+			gen, err = h.early(id, gen, have, want)
+		}
+		if err == nil {
+			err = h.commit(id, gen, append(plan(id, have, want), extra...))
+		}
 		switch {
 		case err == nil:
 			for _, name := range made {
@@ -155,7 +162,11 @@ func (h *Handle) apply(id tableID, want *image, extra []step) error {
 				h.known[id] = want
 			}
 			return nil
-		case errors.Is(err, unix.ERESTART), fromMemory && isConflict(err):
+		case errors.Is(err, unix.ERESTART), fromMemory && isConflict(err): // what was known is not so
+		case errors.Is(err, errEarly):
+			// What somebody else has made is in the way of what comes first. In one transaction it goes before.
+			h.log.Warn("nftables table differs from what it should be so much that packets may meet it half changed for a moment", "table", id.name, "err", err)
+			ahead = false
 		default:
 			return err
 		}
@@ -184,17 +195,24 @@ func bulkSetsMade(have, want *image) []string {
 	return made
 }
 
-// replace commits what turns have into want.
-func (h *Handle) replace(id tableID, gen uint32, have, want *image, extra []step) error {
-	if first := prepare(id, have, want); len(first) > 0 {
-		if err := h.commit(id, gen, first); err != nil {
-			return err
-		}
-		if gen != 0 {
-			gen = successor(gen)
-		}
+// errEarly is for a transaction of early's that the kernel refuses.
+var errEarly = errors.New("what is new cannot come first")
+
+// early commits what is to come before the rest of what turns have into want, enters it into have, and returns the generation after that.
+func (h *Handle) early(id tableID, gen uint32, have, want *image) (uint32, error) {
+	first := prepare(id, have, want)
+	if len(first) == 0 {
+		return gen, nil
 	}
-	return h.commit(id, gen, append(plan(id, have, want), extra...))
+	err := h.commit(id, gen, first)
+	var refused *nfnl.Error
+	if errors.As(err, &refused) && !errors.Is(err, unix.ERESTART) {
+		err = fmt.Errorf("%w: %w", errEarly, err)
+	}
+	if gen != 0 {
+		gen = successor(gen)
+	}
+	return gen, err
 }
 
 // list reads the table as one consistent image, together with the generation that it is of. The elements of sets that want

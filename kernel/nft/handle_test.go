@@ -193,12 +193,16 @@ func TestChangesOfTheTable(t *testing.T) {
 	}
 	for name, change := range tests {
 		t.Run(name, func(t *testing.T) {
+			ahead := 0 // transactions: a chain to which a verdict map leads has its rules before
+			if name == "jump target renamed" {
+				ahead = 1
+			}
 			h, log := open(t)
 			changed := everything()
 			change(&changed)
 			syncTables(t, h, everything())
 			syncTables(t, h, changed)
-			wantWrites(t, log, 2)
+			wantWrites(t, log, 2+ahead)
 			got := list(t)
 
 			nft(t, "delete", "table", "inet", "twill-test")
@@ -212,7 +216,7 @@ func TestChangesOfTheTable(t *testing.T) {
 			wantWrites(t, log, 0)
 			syncTables(t, again, everything())
 			syncTables(t, again, changed)
-			wantWrites(t, log, 2)
+			wantWrites(t, log, 2+2*ahead)
 		})
 	}
 }
@@ -352,7 +356,7 @@ func TestSyncWhileOthersWrite(t *testing.T) {
 	stop := make(chan struct{})
 	done := make(chan error)
 	go func() {
-		tick := time.NewTicker(time.Millisecond)
+		tick := time.NewTicker(3 * time.Millisecond) // more than a listing takes with the race detector
 		defer tick.Stop()
 		table := kernel.Table{Family: kernel.FamilyInet, Name: "busy", Sets: []kernel.Set{{Name: "s", Key: []kernel.Type{kernel.TypeMark}}}}
 		for i := uint32(0); ; i++ {

@@ -26,6 +26,7 @@ type set struct {
 	setSpec
 	foreign  bool // its elements are nobody's business but their writer's
 	bulk     bool // its elements are written with ChangeElements; foreign is true, too
+	ahead    bool // see kernel.Set
 	elements map[elementKey]elementValue
 }
 

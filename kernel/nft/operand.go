@@ -37,7 +37,7 @@ func (e *ruleEncoder) narrowTo(operands []kernel.Operand) error {
 			if err != nil {
 				return err
 			}
-			e.narrow(f.version)
+			e.narrowToField(f)
 		}
 	}
 	return nil
@@ -138,8 +138,33 @@ func (e *ruleEncoder) lookup(operands []kernel.Operand, l *expr.Lookup) error {
 	if _, err := e.concat(operands, 0); err != nil {
 		return err
 	}
+	if e.intervals[l.SetName] {
+		if err := e.toNetworkOrder(operands); err != nil {
+			return err
+		}
+	}
 	l.SourceRegister = unix.NFT_REG_1
 	e.add(l)
+	return nil
+}
+
+// toNetworkOrder turns the numbers of the concatenation that starts at word 0 from the host's byte order into the network's.
+func (e *ruleEncoder) toNetworkOrder(operands []kernel.Operand) error {
+	word := 0
+	for _, o := range operands {
+		size, host := 4, true // of a Numgen or a Hash
+		if name, ok := o.(kernel.Field); ok {
+			f, err := fieldOf(name)
+			if err != nil {
+				return err
+			}
+			size, host = padded(f.size), f.host
+		}
+		if host {
+			e.add(&expr.Byteorder{SourceRegister: register(word), DestRegister: register(word), Op: expr.ByteorderHton, Len: 4, Size: 4})
+		}
+		word += size / 4
+	}
 	return nil
 }
 

@@ -29,13 +29,43 @@ func gate(variant int) kernel.Table {
 	}
 }
 
+func setLoUp(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Fatalf("set lo up: %v: %s", err, out)
+	}
+}
+
+// flood sends datagrams until stop is called, which returns how many there were, and how many of them the kernel dropped.
+func flood(sender net.Conn) (stop func() (sent, dropped int)) {
+	end, done := make(chan struct{}), make(chan struct{})
+	sent, dropped := 0, 0
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				sent++
+				if _, err := sender.Write([]byte("x")); err != nil {
+					dropped++
+				}
+			}
+		}
+	}()
+	return func() (int, int) {
+		close(end)
+		<-done
+		return sent, dropped
+	}
+}
+
 // TestPacketsMeetNoGap sends datagrams through a table that drops by default while it is changed all the time. A datagram that
 // is dropped on its way out is an error of the send.
 func TestPacketsMeetNoGap(t *testing.T) {
 	h, log := open(t)
-	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
-		t.Fatalf("set lo up: %v: %s", err, out)
-	}
+	setLoUp(t)
 	syncTables(t, h, gate(0))
 	send := func(to string) error {
 		conn, err := net.Dial("udp4", to+":9")
@@ -59,28 +89,12 @@ func TestPacketsMeetNoGap(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer sender.Close()
-	stop, done := make(chan struct{}), make(chan struct{})
-	sent, failed := 0, 0
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				sent++
-				if _, err := sender.Write([]byte("x")); err != nil {
-					failed++
-				}
-			}
-		}
-	}()
+	stop := flood(sender)
 	const changes = 200
 	for i := range changes {
 		syncTables(t, h, gate(i+1))
 	}
-	close(stop)
-	<-done
+	sent, failed := stop()
 	t.Logf("%d datagrams during %d changes", sent, changes)
 	if failed > 0 || sent < changes {
 		t.Errorf("%d of %d datagrams were dropped", failed, sent)

@@ -41,25 +41,68 @@ func plan(id tableID, actual, desired *image) []step {
 	return p.steps
 }
 
-// prepare returns a transaction to be committed before the one of plan, and enters into actual what it makes: interval sets
-// that are new in a table in use. Such a set's elements become visible to packets a moment after the rules that look them
-// up, in the step of nf_tables_commit that follows the switch of generations (nft_set_ops.commit), so that a few packets would
-// meet an empty set. Filled in a transaction of its own, while no rule refers to it, the set is complete when it is needed. An
-// interval set that changes its shape and keeps its name cannot be had that way.
+// prepare returns a transaction to be committed before the one of plan, and enters into actual what it makes: what is new in a table in use, and what nothing
+// leads to before plan's. For in one transaction, what leads somewhere would come into force a moment before what it leads to is complete:
+//
+//   - Elements of an interval set become visible to packets in the step of nf_tables_commit that follows the switch of generations
+//     (nft_set_ops.commit), after the rules and elements of that transaction. So new interval sets are filled before, and so are those that
+//     are Ahead. An interval set that changes its shape and keeps its name cannot be had that way.
+//   - A packet goes by the rules of the generation in which its way through a base chain began (nft_do_chain), but by the elements of the present one. A
+//     verdict map may so send it to a chain that has no rules for it yet, and lets it go on. So new chains that a verdict map leads to are filled before.
 func prepare(id tableID, actual, desired *image) []step {
 	if len(actual.chains) == 0 {
 		return nil
 	}
-	early := &image{exists: true, sets: make(map[string]*set)}
+	early := planner{id: id, actual: &image{}, desired: &image{exists: true, sets: map[string]*set{}, chains: map[string]*chain{}}}
 	for name, s := range desired.sets {
 		if actual.sets[name] == nil && s.flags&unix.NFT_SET_INTERVAL != 0 && s.dataType != unix.NFT_DATA_VERDICT {
-			early.sets[name], actual.sets[name] = s, s
+			early.desired.sets[name], actual.sets[name] = s, s
 		}
 	}
-	p := planner{id: id, actual: &image{}, desired: early}
-	p.addSets()
-	p.addElements()
-	return p.steps
+	whole := planner{id: id, actual: actual, desired: desired}
+	if whole.leads() {
+		for name, c := range desired.chains {
+			if actual.chains[name] == nil && !c.base {
+				early.desired.chains[name], actual.chains[name] = c, c
+			}
+		}
+	}
+	early.addChains()
+	early.addSets()
+	early.addElements()
+	early.aheadOf(actual, desired)
+	early.addRules()
+	return early.steps
+}
+
+// leads reports whether the elements of a verdict map change, and all sets that rules may refer to are there.
+func (p *planner) leads() bool {
+	change := false
+	for name, s := range p.desired.sets {
+		if p.makesSet(name) {
+			return false
+		}
+		change = change || s.dataType == unix.NFT_DATA_VERDICT && !s.foreign && len(missing(s.elements, p.actual.sets[name].elements)) > 0
+	}
+	return change
+}
+
+// aheadOf adds the new elements of sets that are Ahead and there.
+func (p *planner) aheadOf(actual, desired *image) {
+	for _, name := range sorted(desired.sets) {
+		have, want := actual.sets[name], desired.sets[name]
+		if !want.ahead || have == want || have == nil || !have.sameShape(want.setSpec) {
+			continue
+		}
+		more := missing(want.elements, have.elements)
+		if len(more) == 0 {
+			continue
+		}
+		p.elements(unix.NFT_MSG_NEWSETELEM, name, want.setSpec, more)
+		elements := maps.Clone(have.elements)
+		maps.Copy(elements, more)
+		actual.sets[name] = &set{setSpec: have.setSpec, elements: elements}
+	}
 }
 
 type planner struct {

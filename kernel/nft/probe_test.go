@@ -26,6 +26,12 @@ func TestProbe(t *testing.T) {
 	if err := h.Probe(probeTable("nosuchtype")); !errors.Is(err, kernel.ErrUnsupported) || !strings.Contains(err.Error(), "chain probe") {
 		t.Errorf("an unknown type of chain: %v, want an unsupported one", err)
 	}
+	for _, all := range []kernel.Table{everything(), judging()} {
+		all.Name = "twill-probe"
+		if err := h.Probe(all); err != nil {
+			t.Errorf("all that there is a word for: %v", err)
+		}
+	}
 	if rules := nft(t, "list", "ruleset"); rules != "" || log.Len() > 0 {
 		t.Errorf("something was made:\n%s%s", rules, log)
 	}

@@ -74,7 +74,9 @@ func (h *Handle) revise(id tableID, skeleton kernel.Table, bare *image, revise f
 		return false, err
 	}
 	before := h.generation
-	err = h.replace(id, gen, have, want, nil)
+	if gen, err = h.early(id, gen, have, want); err == nil {
+		err = h.commit(id, gen, plan(id, have, want))
+	}
 	return err == nil && h.generation != before, err
 }
 
@@ -85,7 +87,7 @@ func decodeElements(s kernel.Set, want, have *set) ([]kernel.Element, error) {
 	}
 	out := make([]kernel.Element, 0, len(have.elements))
 	for _, k := range slices.SortedFunc(maps.Keys(have.elements), elementKey.compare) {
-		e, err := decodeElement(s.Key, s.Value, k, have.elements[k])
+		e, err := decodeElement(s, k, have.elements[k])
 		if err != nil {
 			return nil, err
 		}

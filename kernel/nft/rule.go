@@ -14,12 +14,13 @@ import (
 
 // field is where a packet's property comes from.
 type field struct {
-	load    expr.Any // without its register
-	size    int      // bytes
-	host    bool     // in host byte order
-	version uint32   // NFPROTO_* of the packets that have it; 0 for all
-	addr    bool     // compared with an address or prefix
-	name    bool     // compared with an interface name
+	load     expr.Any // without its register
+	size     int      // bytes
+	host     bool     // in host byte order
+	version  uint32   // NFPROTO_* of the packets that have it; 0 for all
+	protocol uint8    // IPPROTO_* of the packets that have it; 0 for all
+	addr     bool     // compared with an address or prefix
+	name     bool     // compared with an interface name
 }
 
 var fields = [...]field{
@@ -32,8 +33,8 @@ var fields = [...]field{
 	kernel.FieldIPDaddr:      {load: network(16, 4), size: 4, version: unix.NFPROTO_IPV4, addr: true},
 	kernel.FieldIP6Saddr:     {load: network(8, 16), size: 16, version: unix.NFPROTO_IPV6, addr: true},
 	kernel.FieldIP6Daddr:     {load: network(24, 16), size: 16, version: unix.NFPROTO_IPV6, addr: true},
-	kernel.FieldSport:        {load: transport(0), size: 2},
-	kernel.FieldDport:        {load: transport(2), size: 2},
+	kernel.FieldSport:        {load: transport(0, 2), size: 2},
+	kernel.FieldDport:        {load: transport(2, 2), size: 2},
 	kernel.FieldCTStatus:     {load: &expr.Ct{Key: expr.CtKeySTATUS}, size: 4, host: true},
 	kernel.FieldCTState:      {load: &expr.Ct{Key: expr.CtKeySTATE}, size: 4, host: true},
 	kernel.FieldCTDirection:  {load: &expr.Ct{Key: expr.CtKeyDIRECTION}, size: 1},
@@ -41,6 +42,7 @@ var fields = [...]field{
 	kernel.FieldFIBDaddrType: {load: &expr.Fib{FlagDADDR: true, ResultADDRTYPE: true}, size: 4, host: true},
 	kernel.FieldFIBSaddrType: {load: &expr.Fib{FlagSADDR: true, ResultADDRTYPE: true}, size: 4, host: true},
 	kernel.FieldPriority:     {load: &expr.Meta{Key: expr.MetaKeyPRIORITY}, size: 4, host: true},
+	kernel.FieldICMPv6Type:   {load: transport(0, 1), size: 1, version: unix.NFPROTO_IPV6, protocol: unix.IPPROTO_ICMPV6},
 }
 
 func fieldOf(name kernel.Field) (field, error) {
@@ -54,22 +56,29 @@ func network(offset, size uint32) expr.Any {
 	return &expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size}
 }
 
-func transport(offset uint32) expr.Any {
-	return &expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2}
+func transport(offset, size uint32) expr.Any {
+	return &expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: size}
+}
+
+// ruleScope is what a rule has to know of its table.
+type ruleScope struct {
+	family    uint8
+	intervals map[string]bool // names of sets with ranges, whose keys are in network byte order
 }
 
 // ruleEncoder collects the kernel's expressions of one rule.
 type ruleEncoder struct {
-	family  uint8
-	version uint32 // IP version that the rule has already narrowed packets to
-	exprs   []expr.Any
+	ruleScope
+	version  uint32 // IP version that the rule has already narrowed packets to
+	protocol uint8  // likewise
+	exprs    []expr.Any
 }
 
-func encodeRule(family uint8, r kernel.Rule) (rule, error) {
-	e := &ruleEncoder{family: family}
-	switch family {
+func encodeRule(scope ruleScope, r kernel.Rule) (rule, error) {
+	e := &ruleEncoder{ruleScope: scope}
+	switch scope.family {
 	case unix.NFPROTO_IPV4, unix.NFPROTO_IPV6:
-		e.version = uint32(family)
+		e.version = uint32(scope.family)
 	}
 	for i, x := range r.Exprs {
 		if err := e.expr(x); err != nil {
@@ -78,7 +87,7 @@ func encodeRule(family uint8, r kernel.Rule) (rule, error) {
 	}
 	var list nfnl.Attrs
 	for _, x := range e.exprs {
-		b, err := expr.Marshal(family, x)
+		b, err := expr.Marshal(scope.family, x)
 		if err != nil {
 			return rule{}, fmt.Errorf("encode %T: %w", x, err)
 		}
@@ -122,6 +131,10 @@ func (e *ruleEncoder) expr(x kernel.Expr) error {
 		e.reject(x)
 	case kernel.Counter:
 		e.add(&expr.Counter{})
+	case kernel.Limit:
+		return e.limit(x)
+	case kernel.Log:
+		return e.log(x)
 	default:
 		return fmt.Errorf("unknown expression %T", x)
 	}
@@ -145,7 +158,7 @@ func (e *ruleEncoder) compare(c kernel.Compare) error {
 	case c.Mask != 0 && (f.size != 4 || !f.host):
 		return errors.New("only marks, connection states and the like can be masked")
 	}
-	e.narrow(f.version)
+	e.narrowToField(f)
 	e.load(f, 0)
 	op := expr.CmpOpEq
 	if c.Not {
@@ -163,8 +176,12 @@ func (e *ruleEncoder) compare(c kernel.Compare) error {
 		}
 	}
 	e.add(&expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: []byte(value)})
-	if c.Field == kernel.FieldNFProto && !c.Not {
+	switch {
+	case c.Not:
+	case c.Field == kernel.FieldNFProto:
 		e.version = c.Value.Number
+	case c.Field == kernel.FieldL4Proto:
+		e.protocol = uint8(c.Value.Number)
 	}
 	return nil
 }
@@ -189,6 +206,17 @@ func prefixMask(first, last string) string {
 		mask[i] = ^(first[i] ^ last[i])
 	}
 	return string(mask)
+}
+
+// narrowToField makes the rule match packets only that have the field.
+func (e *ruleEncoder) narrowToField(f field) {
+	e.narrow(f.version)
+	if f.protocol == 0 || f.protocol == e.protocol {
+		return
+	}
+	e.protocol = f.protocol
+	e.add(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{f.protocol}})
 }
 
 // narrow makes the rule match packets of one IP version only, before a header of that version is looked at: only the version

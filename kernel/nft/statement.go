@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/nftables/expr"
@@ -92,4 +93,34 @@ func (e *ruleEncoder) reject(r kernel.Reject) {
 	default:
 		e.add(&expr.Reject{Type: rejectICMPX, Code: icmpxPortUnreach})
 	}
+}
+
+// limit is `limit rate 100/second burst 200 packets`.
+func (e *ruleEncoder) limit(l kernel.Limit) error {
+	if l.Rate == 0 || l.Burst == 0 {
+		return errors.New("a limit has a rate and a burst: of a burst of 0 the kernel makes 5 packets")
+	}
+	e.add(&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(l.Rate), Unit: expr.LimitTimeSecond, Burst: l.Burst})
+	return nil
+}
+
+// maxLogPrefix is the kernel's NF_LOG_PREFIXLEN less the NUL.
+const maxLogPrefix = 127
+
+// log is `log prefix "refused" group 84 snaplen 128`. Absent means all for the length, and nothing for the prefix.
+func (e *ruleEncoder) log(l kernel.Log) error {
+	if len(l.Prefix) > maxLogPrefix || strings.Contains(l.Prefix, "\x00") {
+		return fmt.Errorf("want a log prefix of at most %d bytes without NUL, have %q", maxLogPrefix, l.Prefix)
+	}
+	log := &expr.Log{Key: 1 << unix.NFTA_LOG_GROUP, Group: l.Group}
+	if l.Prefix != "" {
+		log.Key |= 1 << unix.NFTA_LOG_PREFIX
+		log.Data = []byte(l.Prefix)
+	}
+	if l.Length != 0 {
+		log.Key |= 1 << unix.NFTA_LOG_SNAPLEN
+		log.Snaplen = l.Length
+	}
+	e.add(log)
+	return nil
 }

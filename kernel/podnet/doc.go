@@ -19,6 +19,7 @@
 //	new veth: names, MACs, MTU, bridge, pod's namespace                   CreatePair
 //	alias, hairpin, no address generation
 //	( tbf, ifb, redirection )                                             Shape, if asked for
+//	( forget whom the host looks for by the pod's addresses )             DropQueued, if there are policies
 //	host end up                                                           UpPair
 //	find eth0; addresses, up, routes                                      ConfigurePod, in the pod's namespace
 //	find host end; find cni0, make the pod its neighbour                  Announce

@@ -5,6 +5,7 @@ package podnet
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -105,6 +106,18 @@ func (h *Handle) UpPair(hostLink string) error {
 	var b batch
 	b.add("set link "+hostLink+" up", unix.RTM_SETLINK, 0, ifinfo(0, unix.IFF_UP, unix.IFF_UP))
 	b.str(unix.IFLA_IFNAME, hostLink)
+	return h.host.run(&b, nil)
+}
+
+// DropQueued drops the packets that wait on a link, by its index, until somebody has one of the addresses there: neighbours that are being looked for keep
+// some for up to three seconds (neigh_probe, arp_queue). What let them through may not be what the next one with the address lets through.
+func (h *Handle) DropQueued(link int, addresses []netip.Prefix) error {
+	var b batch
+	for _, a := range addresses {
+		b.add("forget neighbour "+a.Addr().String(), unix.RTM_DELNEIGH, 0, ndmsg(link, a.Addr(), 0))
+		b.addr(unix.NDA_DST, a.Addr())
+		b.allow(unix.ENOENT)
+	}
 	return h.host.run(&b, nil)
 }
 

@@ -166,16 +166,21 @@ func (h *Handle) introduce(bridge int, c kernel.PodConfig) error {
 	var b batch
 	b.add("find the bridge", unix.RTM_GETLINK, 0, ifinfo(bridge, 0, 0))
 	for _, a := range c.Addresses {
-		body := make([]byte, unix.SizeofNdMsg)
-		body[0] = family(a.Addr())
-		binary.NativeEndian.PutUint32(body[4:], uint32(bridge))
-		binary.NativeEndian.PutUint16(body[8:], unix.NUD_STALE)
-		b.add("add neighbour "+a.Addr().String(), unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body)
+		b.add("add neighbour "+a.Addr().String(), unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, ndmsg(bridge, a.Addr(), unix.NUD_STALE))
 		b.addr(unix.NDA_DST, a.Addr())
 		b.attr(unix.NDA_LLADDR, c.MAC[:])
 		b.allow(unix.ENOBUFS) // the table is full: then the node has to ask
 	}
 	return h.host.run(&b, nil)
+}
+
+// ndmsg is the header of a message about a neighbour (linux/neighbour.h).
+func ndmsg(link int, a netip.Addr, state uint16) []byte {
+	body := make([]byte, unix.SizeofNdMsg)
+	body[0] = family(a)
+	binary.NativeEndian.PutUint32(body[4:], uint32(link))
+	binary.NativeEndian.PutUint16(body[8:], state)
+	return body
 }
 
 // addresses returns the addresses of the interface with that index.
