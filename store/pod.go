@@ -19,6 +19,7 @@ type Pod struct {
 	Labels map[string]string // nil when there are none
 	Ports  []PodPort         // named ports, where they are known
 	Ready  bool
+	UID    string // of the object in the Kubernetes API; empty where there is none
 }
 
 // PodPort is a port that a pod gives a name to.
@@ -39,7 +40,7 @@ func (p *Pod) Key() PodKey { return PodKey{p.Node, p.Name} }
 
 // Equal reports whether p and o say the same.
 func (p *Pod) Equal(o *Pod) bool {
-	return p == o || p != nil && o != nil && p.Name == o.Name && p.Node == o.Node && p.Ready == o.Ready &&
+	return p == o || p != nil && o != nil && p.Name == o.Name && p.Node == o.Node && p.Ready == o.Ready && p.UID == o.UID &&
 		slices.Equal(p.Addrs, o.Addrs) && maps.Equal(p.Labels, o.Labels) && slices.Equal(p.Ports, o.Ports)
 }
 

@@ -123,6 +123,7 @@ type EndpointPort struct {
 // terminating: false).
 type Endpoint struct {
 	Addr                        netip.Addr
+	Hostname                    string // in DNS, below the Service's name; empty: none was given
 	Ready, Serving, Terminating bool
 	Node, Zone                  string
 	HintZones, HintNodes        []string // hints.forZones, hints.forNodes

@@ -17,6 +17,7 @@ const (
 	ReasonKernelFeatureMissing = "KernelFeatureMissing" // the kernel lacks something that a node needs
 	ReasonLeftover             = "LeftoverOfAnotherCNI" // what another network left on the host is in the way
 	ReasonForbidden            = "ForbiddenByRBAC"      // the Kubernetes API refused, for want of a rule
+	ReasonPolicyFlawed         = "PolicyNotUnderstood"  // a policy, or what policies select, is not understood in full
 )
 
 func (t *Trouble) Error() string { return t.Err.Error() }

@@ -41,16 +41,19 @@ const blindDraws = 2
 // behind. What a Service was given before stays its own. It returns the Service as it is stored, nil for other kinds. The error wraps
 // ErrExhausted when a range is full.
 func (s *Store) Apply(ctx context.Context, d manifest.Document) (Outcome, *corev1.Service, error) {
-	if d.Service == nil {
-		outcome, err := s.applySlices(ctx, d)
-		if err != nil {
-			return "", nil, fmt.Errorf("%s %s: %w", d.Kind, d.Name, err)
-		}
-		return outcome, nil, nil
+	var outcome Outcome
+	var svc *corev1.Service
+	var err error
+	switch {
+	case d.Service != nil:
+		outcome, svc, err = s.applyService(ctx, d.Service)
+	case folders[d.Kind] != "":
+		outcome, err = s.applyObject(ctx, d)
+	default:
+		outcome, err = s.applySlices(ctx, d)
 	}
-	outcome, svc, err := s.applyService(ctx, d.Service)
 	if err != nil {
-		return "", nil, fmt.Errorf("service %s: %w", d.Name, err)
+		return "", nil, fmt.Errorf("%s: %w", manifest.Title(d.Kind, d.Name), err)
 	}
 	return outcome, svc, nil
 }
@@ -324,48 +327,57 @@ func (s *Store) slicesOf(ctx context.Context, kind string, name store.ObjectName
 	return stored, err
 }
 
-// Delete removes an object, and frees what it was given. kind is one of package manifest's. The error wraps ErrNotFound when there is none.
+// Delete removes an object, and frees what it was given. kind is one of package manifest's. With a Namespace go its labels alone, and nothing that
+// is in it. The error wraps ErrNotFound when there is none.
 func (s *Store) Delete(ctx context.Context, kind string, name store.ObjectName) error {
 	err := race(ctx, func(int) error { return s.tryDelete(ctx, kind, name) })
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", strings.ToLower(kind), name, err)
+		return fmt.Errorf("%s: %w", manifest.Title(kind, name), err)
 	}
 	return nil
 }
 
 func (s *Store) tryDelete(ctx context.Context, kind string, name store.ObjectName) error {
-	var guards []clientv3.Cmp
-	var ops []clientv3.Op
-	if kind != manifest.KindService {
-		stored, err := s.slicesOf(ctx, kind, name)
-		if err != nil {
-			return err
-		}
-		for key, kv := range stored {
-			guards, ops = append(guards, unchanged(key, kv.ModRevision)), append(ops, clientv3.OpDelete(key))
-		}
-	} else {
-		key := s.serviceKey(name)
-		kv, _, err := s.get(ctx, key)
-		if err != nil {
-			return err
-		}
-		if kv != nil {
-			guards, ops = append(guards, unchanged(key, kv.ModRevision)), append(ops, clientv3.OpDelete(key))
-			claims, err := s.claimsToFree(ctx, name, kv.Value)
-			if err != nil {
-				return err
-			}
-			for _, claim := range claims {
-				ops = append(ops, free(claim, name))
-			}
-		}
+	guards, ops, err := s.deletion(ctx, kind, name)
+	if err != nil {
+		return err
 	}
 	if len(ops) == 0 {
 		return ErrNotFound
 	}
-	_, err := s.exchange(ctx, guards, ops, nil)
+	_, err = s.exchange(ctx, guards, ops, nil)
 	return err
+}
+
+// deletion returns what deletes an object as it is now; nothing when there is none.
+func (s *Store) deletion(ctx context.Context, kind string, name store.ObjectName) (guards []clientv3.Cmp, ops []clientv3.Op, err error) {
+	take := func(key string, kv *mvccpb.KeyValue) {
+		guards, ops = append(guards, unchanged(key, kv.ModRevision)), append(ops, clientv3.OpDelete(key))
+	}
+	if kind != manifest.KindService && folders[kind] == "" {
+		stored, err := s.slicesOf(ctx, kind, name)
+		for key, kv := range stored {
+			take(key, kv)
+		}
+		return guards, ops, err
+	}
+	key := s.serviceKey(name)
+	if kind != manifest.KindService {
+		key = s.objectKey(kind, name)
+	}
+	kv, _, err := s.get(ctx, key)
+	if err != nil || kv == nil {
+		return nil, nil, err
+	}
+	take(key, kv)
+	if kind != manifest.KindService {
+		return guards, ops, nil
+	}
+	claims, err := s.claimsToFree(ctx, name, kv.Value)
+	for _, claim := range claims {
+		ops = append(ops, free(claim, name))
+	}
+	return guards, ops, err
 }
 
 // claimsToFree returns the keys of what the Service has. They are in the Service itself; of one that somebody made unreadable they are looked for.

@@ -5,12 +5,15 @@
 //	<prefix>/nodes/<name>            what the operator says of a node (see store.ParseNodeRecord); flannel does not look there
 //	<prefix>/registry/history        a random text that tells this etcd from one that was wiped
 //
-// Beside them, for hosts without Kubernetes, are Services:
+// Beside them, for hosts without Kubernetes, are Services and policies:
 //
 //	<prefix>/registry/config                       ranges of addresses and ports (see store.ParseServiceConfig), written by the operator
 //	<prefix>/registry/services/<ns>/<name>         a Service, as canonical JSON of the API's type
 //	<prefix>/registry/endpointslices/<ns>/<name>   an EndpointSlice that somebody wrote, likewise
 //	<prefix>/registry/pods/<node>/<ns>/<name>      a pod (see store.Pod), attached to an etcd lease of PodTTL that the node's daemon renews
+//	<prefix>/registry/networkpolicies/<ns>/<name>  a NetworkPolicy, likewise
+//	<prefix>/registry/clusternetworkpolicies/<name>
+//	<prefix>/registry/namespaces/<name>            the labels of a namespace; one without a record has the label with its name alone
 //	<prefix>/allocations/clusterips/<address>      the name of the Service that has the address
 //	<prefix>/allocations/nodeports/<port>          the name of the Service that has the port
 //
@@ -26,7 +29,8 @@
 //	            v                                                              |
 //	Watch --> open --> load at revision R --> emit --> events after R --> merge --> emit
 //
-// That loop is feed's, for leases and for Services alike; what differs is what its reader makes of keys.
+// That loop is feed's, for leases, Services and policies alike; what differs is what its reader makes of keys. Of the registry it is one reader,
+// registryWatch, with a listener for Services (services.go) and another for policies (policies.go); both learn of pods.
 //
 // Two nodes never get the same subnet: the transaction that makes a record is guarded by the absence of every key with its IPv4
 // subnet, and a dual-stack claim is checked afterwards for its IPv6 subnet (the older record stays).

@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/twill-cni/twill/store"
 	"github.com/twill-cni/twill/store/manifest"
@@ -26,6 +27,10 @@ const (
 	slicesFolder   = "endpointslices/"
 	podsFolder     = "pods/"
 	registryConfig = "config"
+
+	networkPoliciesFolder = "networkpolicies/"
+	clusterPoliciesFolder = "clusternetworkpolicies/"
+	namespacesFolder      = "namespaces/"
 )
 
 // registryPrefix starts the key of everything that says what Services are and who is behind them.
@@ -61,15 +66,20 @@ func parsePodKey(text string) (store.PodKey, error) {
 	return store.PodKey{Node: node, Name: name}, nil
 }
 
-// Registry is what etcd holds of Services at one time, sorted by name.
+// Registry is what etcd holds of Services and policies at one time, sorted by name.
 type Registry struct {
 	Services []*corev1.Service
 	Slices   []*discoveryv1.EndpointSlice // written by hand
 	Pods     []*store.Pod
+
+	NetworkPolicies []*networkingv1.NetworkPolicy
+	ClusterPolicies []*manifest.ClusterNetworkPolicy
+	Namespaces      []*corev1.Namespace // those with a record
+
 	Rejected []store.Reject // what cannot be read
 }
 
-// Registry reads everything that etcd holds of Services.
+// Registry reads everything that etcd holds of Services and policies.
 func (s *Store) Registry(ctx context.Context) (Registry, error) {
 	var r Registry
 	_, err := s.scan(ctx, s.registryPrefix(), func(name string, kv *mvccpb.KeyValue) {
@@ -84,45 +94,61 @@ func (s *Store) Registry(ctx context.Context) (Registry, error) {
 	byName := func(a, b store.ObjectName) int { return a.Compare(b) }
 	slices.SortFunc(r.Services, func(a, b *corev1.Service) int { return byName(nameOf(a), nameOf(b)) })
 	slices.SortFunc(r.Slices, func(a, b *discoveryv1.EndpointSlice) int { return byName(nameOf(a), nameOf(b)) })
+	slices.SortFunc(r.NetworkPolicies, func(a, b *networkingv1.NetworkPolicy) int { return byName(nameOf(a), nameOf(b)) })
 	slices.SortFunc(r.Pods, func(a, b *store.Pod) int { return cmp.Or(byName(a.Name, b.Name), strings.Compare(a.Node, b.Node)) })
 	return r, nil
 }
 
 func (r *Registry) add(name string, value []byte) error {
-	if rest, ok := strings.CutPrefix(name, servicesFolder); ok {
-		n, err := parseObjectName(rest)
-		if err != nil {
-			return err
-		}
-		svc, err := manifest.DecodeService(n, value)
-		if err == nil {
-			r.Services = append(r.Services, svc)
-		}
-		return err
-	}
-	if rest, ok := strings.CutPrefix(name, slicesFolder); ok {
-		n, err := parseObjectName(rest)
-		if err != nil {
-			return err
-		}
-		slice, err := manifest.DecodeEndpointSlice(n, value)
-		if err == nil {
-			r.Slices = append(r.Slices, slice)
-		}
-		return err
-	}
-	if rest, ok := strings.CutPrefix(name, podsFolder); ok {
+	folder, rest, _ := strings.Cut(name, "/")
+	switch folder += "/"; folder {
+	case clusterPoliciesFolder, namespacesFolder:
+		return r.addClusterScoped(folder, rest, value)
+	case podsFolder:
 		key, err := parsePodKey(rest)
 		if err != nil {
 			return err
 		}
 		pod, err := store.DecodePod(key, value)
-		if err == nil {
-			r.Pods = append(r.Pods, pod)
-		}
+		return keep(&r.Pods, pod, err)
+	case servicesFolder, slicesFolder, networkPoliciesFolder:
+	default:
+		return nil
+	}
+	n, err := parseObjectName(rest)
+	if err != nil {
 		return err
 	}
-	return nil
+	switch folder {
+	case servicesFolder:
+		svc, err := manifest.DecodeService(n, value)
+		return keep(&r.Services, svc, err)
+	case slicesFolder:
+		slice, err := manifest.DecodeEndpointSlice(n, value)
+		return keep(&r.Slices, slice, err)
+	}
+	policy, err := manifest.DecodeNetworkPolicy(n, value)
+	return keep(&r.NetworkPolicies, policy, err)
+}
+
+func (r *Registry) addClusterScoped(folder, name string, value []byte) error {
+	if err := checkSingleName(name); err != nil {
+		return err
+	}
+	if folder == namespacesFolder {
+		ns, err := manifest.DecodeNamespace(name, value)
+		return keep(&r.Namespaces, ns, err)
+	}
+	policy, err := manifest.DecodeClusterNetworkPolicy(name, value)
+	return keep(&r.ClusterPolicies, policy, err)
+}
+
+// keep appends an object that was read well.
+func keep[T any](all *[]*T, object *T, err error) error {
+	if err == nil {
+		*all = append(*all, object)
+	}
+	return err
 }
 
 func nameOf(o interface {

@@ -1,5 +1,5 @@
-// Package kube is the datastore in the Kubernetes API: the second implementation of store.Store, the source of Services, and the voice in which a
-// node speaks of itself. It is the only client of that API.
+// Package kube is the datastore in the Kubernetes API: the second implementation of store.Store, the source of Services and policies, and the
+// voice in which a node speaks of itself. It is the only client of that API.
 //
 //	API server ──first all, then changes──> Reflector, one for each kind
 //	             Nodes ──────────> nodes ──┬─ Watch: leases           (peers.go)
@@ -7,11 +7,12 @@
 //	             when leases are in etcd)   ├─ WatchNode: labels, BGP  (record.go)
 //	                                        └─ WatchServices: zone, whether it is about to go
 //	             Services, EndpointSlices, ServiceCIDRs ──> accumulator ──> store.ServiceChanges   (services.go)
+//	             NetworkPolicies, Namespaces, pods, ClusterNetworkPolicies ──> policyAccumulator ──> store.PolicyChanges   (policies.go)
 //	API server <── annotations ── registration
 //	           <── condition, taint, Events ── Reporter    (report.go, events.go)
 //
 // The machinery of list, watch, bookmarks, expired resource versions and backoff is client-go's Reflector. What it delivers is not kept: of a Node
-// stay its subnets and some annotations (nodes.go), a Service is turned into the few words that the node needs (store/manifest). An
+// stay its subnets and some annotations (nodes.go), a Service or a pod is turned into the few words that the node needs (store/manifest). An
 // informer's cache would hold every object a second time, and a Node is some 10 KB, of which a peer needs 200 bytes.
 //
 // A lease, walked through. The controller manager gives a new Node its spec.podCIDRs; kubelet starts the daemon there. Register waits for the

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -41,10 +42,13 @@ type Config struct {
 // DefaultHoldover is the default of Config.Holdover.
 const DefaultHoldover = 15 * time.Second
 
+// absentFor is the default of Client.absentFor. Kinds come with an upgrade, or are installed by somebody who then waits for them.
+const absentFor = time.Minute
+
 // requestTimeout bounds one request but lists and watches, and how long Register waits for the Node to be complete.
 const requestTimeout = 5 * time.Second
 
-// Client talks to the Kubernetes API: it is a store.Store, a store.ServiceSource, and what reports about this node. Its methods may be called
+// Client talks to the Kubernetes API: it is a store.Store, a store.ServiceSource, a store.PolicySource, and what reports about this node. Its methods may be called
 // concurrently.
 type Client struct {
 	cfg   Config
@@ -53,6 +57,9 @@ type Client struct {
 	log   *slog.Logger
 	conns redial.Connections
 	nodes nodes
+
+	dynamic   dynamic.Interface // for kinds that api has no types of
+	absentFor time.Duration     // until it is asked again for a kind that the API server does not know
 
 	network atomic.Pointer[store.Network] // as it was last read; nil before
 
@@ -87,6 +94,9 @@ func Open(cfg Config, log *slog.Logger) (*Client, error) {
 	if c.api, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, fmt.Errorf("make a client of the Kubernetes API: %w", err)
 	}
+	if c.dynamic, err = dynamic.NewForConfig(config); err != nil {
+		return nil, fmt.Errorf("make a client of the Kubernetes API for kinds without types: %w", err)
+	}
 	return c, nil
 }
 
@@ -110,7 +120,7 @@ func newClient(cfg Config, log *slog.Logger) *Client {
 	if cfg.Holdover == 0 {
 		cfg.Holdover = DefaultHoldover
 	}
-	c := &Client{cfg: cfg, node: cfg.Node, log: log, failing: failures{}}
+	c := &Client{cfg: cfg, node: cfg.Node, log: log, failing: failures{}, absentFor: absentFor}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.nodes.init(c)
 	return c

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -70,44 +68,18 @@ func (c *Client) WatchServices(ctx context.Context, emit func(store.ServiceChang
 			watch: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 				w, err := networking.ServiceCIDRs().Watch(ctx, o)
 				if apierrors.IsNotFound(err) {
-					return silence(o), nil
+					return silence(c.absentFor), nil
 				}
 				return w, err
 			},
 		},
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(c.ctx, cancel)()
-	var group sync.WaitGroup
-	for _, k := range kinds {
-		group.Go(func() { c.reflect(ctx, k) })
-	}
-	a.run(ctx, f, c.node, emit)
-	group.Wait()
-	if c.ctx.Err() != nil {
-		return errClosed
-	}
-	return ctx.Err()
-}
-
-// silence is a watch of what the API server does not know: nothing happens until it is time to ask again.
-func silence(o metav1.ListOptions) watch.Interface {
-	w := watch.NewFake()
-	after := 5 * time.Minute
-	if o.TimeoutSeconds != nil {
-		after = time.Duration(*o.TimeoutSeconds) * time.Second
-	}
-	time.AfterFunc(after, w.Stop)
-	return w
+	return c.gather(ctx, kinds, func(ctx context.Context) { a.run(ctx, f, c.node, emit) })
 }
 
 // accumulator gathers what the reflectors deliver until it is told.
 type accumulator struct {
-	wake chan struct{} // of capacity 1
-
-	mu      sync.Mutex
-	kinds   []*objects
+	gathering
 	host    bool // this node's own state was told
 	told    bool // the first change was
 	pending store.ServiceChanges
@@ -116,7 +88,7 @@ type accumulator struct {
 }
 
 func newAccumulator() *accumulator {
-	a := &accumulator{wake: make(chan struct{}, 1), cidrs: map[string][]netip.Prefix{}}
+	a := &accumulator{gathering: newGathering(), cidrs: map[string][]netip.Prefix{}}
 	a.clear()
 	return a
 }
@@ -126,13 +98,12 @@ func (a *accumulator) clear() {
 	a.empty = true
 }
 
-// add makes the store of one more kind. apply is called with an object or, when it is gone, with nil.
+// add makes the store of one more kind.
 func (a *accumulator) add(apply func(store.ObjectName, any)) *objects {
-	o := &objects{to: a, apply: apply, names: map[store.ObjectName]struct{}{}}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.kinds = append(a.kinds, o)
-	return o
+	return a.gathering.add(func(name store.ObjectName, object any) {
+		apply(name, object)
+		a.empty = false
+	})
 }
 
 // run tells what has come, as long as ctx lasts. f follows the node with that name.
@@ -159,7 +130,7 @@ func (a *accumulator) run(ctx context.Context, f *follower, node string, emit fu
 func (a *accumulator) take() (c store.ServiceChanges, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.empty || !a.host || slices.ContainsFunc(a.kinds, func(o *objects) bool { return !o.listed }) {
+	if a.empty || !a.host || !a.listed() {
 		return c, false
 	}
 	c = a.pending
@@ -167,18 +138,6 @@ func (a *accumulator) take() (c store.ServiceChanges, ok bool) {
 	a.told = true
 	a.clear()
 	return c, true
-}
-
-// change runs f, which changes pending, and wakes the teller.
-func (a *accumulator) change(f func()) {
-	a.mu.Lock()
-	f()
-	a.empty = false
-	a.mu.Unlock()
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
 }
 
 func (a *accumulator) service(name store.ObjectName, object any) {
@@ -221,7 +180,7 @@ func (a *accumulator) node(n *corev1.Node) {
 		eligible = n.DeletionTimestamp.IsZero() && !slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == toBeDeleted })
 	}
 	a.pending.Zone, a.pending.NodeEligible = &zone, &eligible
-	a.host = true
+	a.host, a.empty = true, false
 }
 
 // toBeDeleted is the taint that the cluster autoscaler puts on a node that it is about to remove.
@@ -246,77 +205,3 @@ func (a *accumulator) serviceCIDR(name store.ObjectName, object any) {
 	slices.SortFunc(all, netip.Prefix.Compare)
 	a.pending.Networks = slices.Compact(all)
 }
-
-// objects is the store of one reflector: it hands on what it is given and keeps the names.
-type objects struct {
-	to    *accumulator
-	apply func(store.ObjectName, any) // under the accumulator's lock
-
-	listed bool
-	names  map[store.ObjectName]struct{}
-}
-
-func nameOf(object any) (store.ObjectName, error) {
-	m, ok := object.(metav1.Object)
-	if !ok {
-		return store.ObjectName{}, fmt.Errorf("the API server sent a %T", object)
-	}
-	return store.ObjectName{Namespace: m.GetNamespace(), Name: m.GetName()}, nil
-}
-
-// Add implements cache.ReflectorStore.
-func (o *objects) Add(object any) error { return o.Update(object) }
-
-// Update implements cache.ReflectorStore.
-func (o *objects) Update(object any) error {
-	name, err := nameOf(object)
-	if err != nil {
-		return err
-	}
-	o.to.change(func() {
-		o.names[name] = struct{}{}
-		o.apply(name, object)
-	})
-	return nil
-}
-
-// Delete implements cache.ReflectorStore.
-func (o *objects) Delete(object any) error {
-	name, err := nameOf(object)
-	if err != nil {
-		return err
-	}
-	o.to.change(func() {
-		delete(o.names, name)
-		o.apply(name, nil)
-	})
-	return nil
-}
-
-// Replace implements cache.ReflectorStore: list is all there is.
-func (o *objects) Replace(list []any, _ string) error {
-	now := make(map[store.ObjectName]struct{}, len(list))
-	for _, object := range list {
-		name, err := nameOf(object)
-		if err != nil {
-			return err
-		}
-		now[name] = struct{}{}
-	}
-	o.to.change(func() {
-		for name := range o.names {
-			if _, ok := now[name]; !ok {
-				o.apply(name, nil)
-			}
-		}
-		for _, object := range list {
-			name, _ := nameOf(object) // read above
-			o.apply(name, object)
-		}
-		o.names, o.listed = now, true
-	})
-	return nil
-}
-
-// Resync implements cache.ReflectorStore.
-func (o *objects) Resync() error { return nil }

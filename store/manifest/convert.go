@@ -262,6 +262,9 @@ func endpointOf(addr netip.Addr, e discoveryv1.Endpoint) store.Endpoint {
 	}
 	ready := known(e.Conditions.Ready, true)
 	out := store.Endpoint{Addr: addr, Ready: ready, Serving: known(e.Conditions.Serving, ready), Terminating: known(e.Conditions.Terminating, false)}
+	if e.Hostname != nil {
+		out.Hostname = *e.Hostname
+	}
 	if e.NodeName != nil {
 		out.Node = *e.NodeName
 	}
@@ -292,6 +295,9 @@ func ToEndpointSlice(s *store.EndpointSlice) *discoveryv1.EndpointSlice {
 	for _, e := range s.Endpoints {
 		endpoint := discoveryv1.Endpoint{Addresses: []string{e.Addr.String()}}
 		endpoint.Conditions = discoveryv1.EndpointConditions{Ready: new(e.Ready), Serving: new(e.Serving), Terminating: new(e.Terminating)}
+		if e.Hostname != "" {
+			endpoint.Hostname = new(e.Hostname)
+		}
 		if e.Node != "" {
 			endpoint.NodeName = new(e.Node)
 		}

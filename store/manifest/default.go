@@ -18,6 +18,11 @@ func defaultMeta(m *metav1.ObjectMeta) {
 	if m.Namespace == "" {
 		m.Namespace = DefaultNamespace
 	}
+	serverMeta(m)
+}
+
+// serverMeta takes out what is the server's to say.
+func serverMeta(m *metav1.ObjectMeta) {
 	m.UID, m.ResourceVersion, m.Generation, m.ManagedFields = "", "", 0, nil
 	m.CreationTimestamp, m.DeletionTimestamp, m.DeletionGracePeriodSeconds = metav1.Time{}, nil, nil
 	m.OwnerReferences, m.Finalizers = nil, nil

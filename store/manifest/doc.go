@@ -12,6 +12,10 @@
 // document, line and field. What comes from a datastore was checked when it was written there, maybe by a later version, and is read as the API's
 // clients read it: unknown fields are skipped.
 //
+// What a later version's API lets through and is not understood here never opens anything: a NetworkPolicy allows nothing by such a part, a rule
+// of a ClusterNetworkPolicy accepts nothing or denies everything. It keeps its place, so that the others keep their numbers. The error beside the
+// policy says so, and the policy's Flaw.
+//
 // An example: the document
 //
 //	{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}}

@@ -10,6 +10,7 @@ import (
 	yaml "go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/twill-cni/twill/store"
@@ -26,17 +27,26 @@ const (
 	KindService       = "Service"
 	KindEndpointSlice = "EndpointSlice"
 	KindEndpoints     = "Endpoints"
-	kindList          = "List"
+	KindNamespace     = "Namespace"
+	KindNetworkPolicy = "NetworkPolicy"
+
+	KindClusterNetworkPolicy = "ClusterNetworkPolicy"
+
+	kindList = "List"
 )
 
 // Document is one document of a file, defaulted and valid.
 type Document struct {
 	Kind string
-	Name store.ObjectName
+	Name store.ObjectName // without a namespace where the kind is ClusterScoped
 	// Service is the object of a document of kind Service; else nil.
 	Service *corev1.Service
 	// Slices is the object of kind EndpointSlice, or those that an object of kind Endpoints stands for: none when it has no addresses.
 	Slices []*discoveryv1.EndpointSlice
+	// NetworkPolicy, ClusterPolicy and Namespace are the objects of documents of these kinds; else nil.
+	NetworkPolicy *networkingv1.NetworkPolicy
+	ClusterPolicy *ClusterNetworkPolicy
+	Namespace     *corev1.Namespace
 }
 
 // Parse reads all documents of a file. The errors of all of them are joined; with an error no document is returned, so that of a file with a
@@ -121,13 +131,19 @@ func parseDocument(n *yaml.Node) ([]Document, error) {
 		return one(parseSlice(n))
 	case header{"v1", KindEndpoints}:
 		return one(parseEndpoints(n))
+	case header{"networking.k8s.io/v1", KindNetworkPolicy}:
+		return one(parseNetworkPolicy(n))
+	case header{ClusterPolicyGroup + "/" + ClusterPolicyVersion, KindClusterNetworkPolicy}:
+		return one(parseClusterPolicy(n))
+	case header{"v1", KindNamespace}:
+		return one(parseNamespace(n))
 	case header{"v1", kindList}:
 		return parseList(n)
 	case header{}:
 		return nil, fmt.Errorf("line %d: apiVersion and kind are missing", n.Line)
 	}
-	return nil, fmt.Errorf("line %d: apiVersion %q, kind %q: want Service or Endpoints of v1, or EndpointSlice of discovery.k8s.io/v1",
-		n.Line, h.apiVersion, h.kind)
+	return nil, fmt.Errorf("line %d: apiVersion %q, kind %q: want Service, Endpoints or Namespace of v1, EndpointSlice of discovery.k8s.io/v1, "+
+		"NetworkPolicy of networking.k8s.io/v1, or ClusterNetworkPolicy of %s/%s", n.Line, h.apiVersion, h.kind, ClusterPolicyGroup, ClusterPolicyVersion)
 }
 
 func one(d Document, err error) ([]Document, error) {

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/twill-cni/twill/store"
 )
@@ -57,6 +58,43 @@ func decodeStored(data []byte, into any) error {
 	}
 	if err := json.Unmarshal(data, into); err != nil {
 		return fmt.Errorf("its value cannot be read: %w", err)
+	}
+	return nil
+}
+
+// DecodeNetworkPolicy reads a NetworkPolicy that a datastore holds under that name.
+func DecodeNetworkPolicy(name store.ObjectName, data []byte) (*networkingv1.NetworkPolicy, error) {
+	p := &networkingv1.NetworkPolicy{}
+	return p, decodeNamed(data, p, stored{KindNetworkPolicy, name})
+}
+
+// DecodeClusterNetworkPolicy reads a ClusterNetworkPolicy that a datastore, or the API, has under that name.
+func DecodeClusterNetworkPolicy(name string, data []byte) (*ClusterNetworkPolicy, error) {
+	p := &ClusterNetworkPolicy{}
+	return p, decodeNamed(data, p, stored{KindClusterNetworkPolicy, store.ObjectName{Name: name}})
+}
+
+// DecodeNamespace reads a Namespace that a datastore holds under that name.
+func DecodeNamespace(name string, data []byte) (*corev1.Namespace, error) {
+	ns := &corev1.Namespace{}
+	return ns, decodeNamed(data, ns, stored{KindNamespace, store.ObjectName{Name: name}})
+}
+
+// stored is what a datastore says of an object besides its value.
+type stored struct {
+	kind string
+	name store.ObjectName
+}
+
+func decodeNamed(data []byte, into interface {
+	GetNamespace() string
+	GetName() string
+}, is stored) error {
+	if err := decodeStored(data, into); err != nil {
+		return fmt.Errorf("%s: %w", Title(is.kind, is.name), err)
+	}
+	if nameOf(into) != is.name {
+		return fmt.Errorf("%s: the object is called %s", Title(is.kind, is.name), Title(is.kind, nameOf(into)))
 	}
 	return nil
 }

@@ -17,6 +17,10 @@ import (
 const maxAffinity = 86400
 
 func validateMeta(m *metav1.ObjectMeta, name func(string) []string) field.ErrorList {
+	return append(validateNameAndLabels(m, name), invalid(field.NewPath("metadata", "namespace"), m.Namespace, validation.IsDNS1123Label(m.Namespace))...)
+}
+
+func validateNameAndLabels(m *metav1.ObjectMeta, name func(string) []string) field.ErrorList {
 	var errs field.ErrorList
 	path := field.NewPath("metadata")
 	if m.Name == "" {
@@ -24,7 +28,6 @@ func validateMeta(m *metav1.ObjectMeta, name func(string) []string) field.ErrorL
 	} else {
 		errs = append(errs, invalid(path.Child("name"), m.Name, name(m.Name))...)
 	}
-	errs = append(errs, invalid(path.Child("namespace"), m.Namespace, validation.IsDNS1123Label(m.Namespace))...)
 	for key, value := range m.Labels {
 		at := path.Child("labels").Key(key)
 		errs = append(errs, invalid(at, key, validation.IsQualifiedName(key))...)

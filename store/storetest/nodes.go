@@ -12,26 +12,13 @@ import (
 // recordObserver holds what a WatchNode emitted.
 type recordObserver struct {
 	*suite
-	records chan store.NodeRecord
+	records <-chan store.NodeRecord
 	stop    func() error
 }
 
 func (s *suite) watchNode(st store.Store, name string) *recordObserver {
-	ctx, cancel := context.WithCancel(context.Background())
-	o := &recordObserver{suite: s, records: make(chan store.NodeRecord, 1000)}
-	ended := make(chan error, 1)
-	go func() { ended <- st.WatchNode(ctx, name, func(r store.NodeRecord) { o.records <- r }) }()
-	o.stop = func() error {
-		cancel()
-		select {
-		case err := <-ended:
-			ended <- err
-			return err
-		case <-time.After(soon):
-			return fmt.Errorf("the watch did not end with its context")
-		}
-	}
-	s.Cleanup(func() { _ = o.stop() })
+	o := &recordObserver{suite: s}
+	o.records, o.stop = follow(s, func(ctx context.Context, emit func(store.NodeRecord)) error { return st.WatchNode(ctx, name, emit) })
 	return o
 }
 

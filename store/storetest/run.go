@@ -1,7 +1,6 @@
 package storetest
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -14,13 +13,11 @@ import (
 // Harness is a datastore's backend in the hands of a test. Its methods fail the test when they cannot do their work. Records
 // are named by store.Subnets.Key.
 type Harness interface {
+	Backend
 	// Open returns a new node's store. It is closed at the end of the test if it was not before. It works while the backend is stopped.
 	Open() store.Store
 	// SetNetwork stores the network configuration.
 	SetNetwork(config string)
-	// Stop makes the backend unreachable at once and ends it; Start starts it again with what it held, at the same address.
-	Stop()
-	Start()
 	// Put stores a record with any content, by another hand than the stores'; Delete removes one.
 	Put(name, value string)
 	Delete(name string)
@@ -29,8 +26,6 @@ type Harness interface {
 	// PutNode stores what the operator says of a node, with any content; DeleteNode removes it.
 	PutNode(name, value string)
 	DeleteNode(name string)
-	// Compact forgets the backend's history of changes.
-	Compact()
 	// Wipe ends the backend and starts it with nothing but the network configuration config.
 	Wipe(config string)
 	// Given reports whether nodes do not choose their subnets, but get them from the cluster's own controllers, and have the network
@@ -168,53 +163,36 @@ func (s *suite) register(st store.Store, a store.Attributes, preferred ...store.
 // observer holds what a watch emitted.
 type observer struct {
 	*suite
-	snapshots chan store.Snapshot
-	last      store.Snapshot
-	count     int
-	stop      func() error
+	watch *watching[store.Snapshot]
+	last  store.Snapshot
 }
 
 func (s *suite) watch(st store.Store) *observer {
-	ctx, cancel := context.WithCancel(context.Background())
-	o := &observer{suite: s, snapshots: make(chan store.Snapshot, 10000)}
-	ended := make(chan error, 1)
-	go func() { ended <- st.Watch(ctx, func(snap store.Snapshot) { o.snapshots <- snap }) }()
-	o.stop = func() error {
-		cancel()
-		select {
-		case err := <-ended:
-			ended <- err
-			return err
-		case <-time.After(soon):
-			return fmt.Errorf("the watch did not end with its context")
-		}
-	}
-	s.Cleanup(func() { _ = o.stop() })
+	o := &observer{suite: s}
+	o.watch = newWatching(s, st.Watch, o.take, func() string {
+		return fmt.Sprintf("%d leases, rejected %v", len(o.last.Leases), o.last.Rejected)
+	})
 	return o
 }
 
-// until takes snapshots until one is as wanted, and returns it. It checks that revisions grow and that leases are sorted.
-func (o *observer) until(what string, wanted func(store.Snapshot) bool) store.Snapshot {
+// take checks that revisions grow and that leases are sorted.
+func (o *observer) take(snap store.Snapshot) {
 	o.Helper()
-	deadline := time.After(soon)
-	for o.count == 0 || !wanted(o.last) {
-		select {
-		case snap := <-o.snapshots:
-			if snap.Revision <= o.last.Revision {
-				o.Errorf("revision %d follows %d", snap.Revision, o.last.Revision)
-			}
-			for i := 1; i < len(snap.Leases); i++ {
-				if snap.Leases[i-1].Subnets().Compare(snap.Leases[i].Subnets()) >= 0 {
-					o.Errorf("leases are not sorted: %s before %s", snap.Leases[i-1].Key(), snap.Leases[i].Key())
-				}
-			}
-			o.last = snap
-			o.count++
-		case <-deadline:
-			o.Fatalf("not within %s: %s; the last of %d snapshots has %d leases, rejected %v",
-				soon, what, o.count, len(o.last.Leases), o.last.Rejected)
+	if snap.Revision <= o.last.Revision {
+		o.Errorf("revision %d follows %d", snap.Revision, o.last.Revision)
+	}
+	for i := 1; i < len(snap.Leases); i++ {
+		if snap.Leases[i-1].Subnets().Compare(snap.Leases[i].Subnets()) >= 0 {
+			o.Errorf("leases are not sorted: %s before %s", snap.Leases[i-1].Key(), snap.Leases[i].Key())
 		}
 	}
+	o.last = snap
+}
+
+// until takes snapshots until one is as wanted, and returns it.
+func (o *observer) until(what string, wanted func(store.Snapshot) bool) store.Snapshot {
+	o.Helper()
+	o.watch.Until(what, func() bool { return wanted(o.last) })
 	return o.last
 }
 
@@ -232,16 +210,4 @@ func (o *observer) leases(names ...string) store.Snapshot {
 		}
 		return true
 	})
-}
-
-// still reports whether the watch has emitted nothing new.
-func (o *observer) still() bool {
-	select {
-	case snap := <-o.snapshots:
-		o.last = snap
-		o.count++
-		return false
-	default:
-		return true
-	}
 }

@@ -20,6 +20,7 @@ import (
 
 // ServiceHarness is the backend of a store.ServiceSource in the hands of a test. Its methods fail the test when they cannot do their work.
 type ServiceHarness interface {
+	Backend
 	// Source returns a new node's source. It works while the backend is stopped.
 	Source() store.ServiceSource
 	// PutService and PutSlice make the backend hold an object, new or in place of the one with its name; namespace default.
@@ -27,11 +28,6 @@ type ServiceHarness interface {
 	PutSlice(slice *discoveryv1.EndpointSlice)
 	DeleteService(name string)
 	DeleteSlice(name string)
-	// Stop makes the backend unreachable at once and ends it; Start starts it again with what it held, at the same address.
-	Stop()
-	Start()
-	// Compact forgets the backend's history of changes.
-	Compact()
 }
 
 // RunServices runs the contract suite of store.ServiceSource. newHarness returns a running backend that holds no Service of the suite's; Services
@@ -80,34 +76,20 @@ func TestSlice(name, service string, addresses ...string) *discoveryv1.EndpointS
 
 // View is what a source told, put together. It is for one goroutine.
 type View struct {
-	t       testing.TB
-	changes chan store.ServiceChanges
+	*watching[store.ServiceChanges]
 
 	Services map[store.ObjectName]*store.Service
 	Slices   map[store.ObjectName]*store.EndpointSlice
 	Networks []netip.Prefix
 	Rejected []store.Reject
-	Told     int // changes
-	Stop     func() error
 }
 
 // WatchServices follows a source until the test ends or Stop is called.
 func WatchServices(t testing.TB, source store.ServiceSource) *View {
-	v := &View{t: t, changes: make(chan store.ServiceChanges, 10000)}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- source.WatchServices(ctx, func(c store.ServiceChanges) { v.changes <- c }) }()
-	v.Stop = func() error {
-		cancel()
-		select {
-		case err := <-ended:
-			ended <- err
-			return err
-		case <-time.After(soon):
-			return errors.New("the watch did not end with its context")
-		}
-	}
-	t.Cleanup(func() { _ = v.Stop() })
+	v := &View{}
+	v.watching = newWatching(t, source.WatchServices, v.take, func() string {
+		return fmt.Sprintf("%d services, %d slices, rejected %v", len(v.Services), len(v.Slices), v.Rejected)
+	})
 	return v
 }
 
@@ -119,7 +101,6 @@ func (v *View) take(c store.ServiceChanges) {
 	if c.Reset {
 		v.Services, v.Slices = map[store.ObjectName]*store.Service{}, map[store.ObjectName]*store.EndpointSlice{}
 	}
-	v.Told++
 	for name, s := range c.Services {
 		if ours(name) {
 			set(v.Services, name, s)
@@ -147,22 +128,6 @@ func set[T any](m map[store.ObjectName]*T, name store.ObjectName, value *T) {
 	}
 	m[name] = value
 }
-
-// Until takes changes until done reports true.
-func (v *View) Until(what string, done func() bool) {
-	v.t.Helper()
-	for deadline := time.After(soon); v.Told == 0 || !done(); {
-		select {
-		case c := <-v.changes:
-			v.take(c)
-		case <-deadline:
-			v.t.Fatalf("not within %s: %s; have %d services, %d slices after %d changes, rejected %v", soon, what, len(v.Services), len(v.Slices), v.Told, v.Rejected)
-		}
-	}
-}
-
-// Still reports whether nothing was told since.
-func (v *View) Still() bool { return len(v.changes) == 0 }
 
 // holds waits until the view is of exactly these objects; a Service is given as NAME:PORT, a slice as NAME:FIRST-ADDRESS.
 func (v *View) holds(want ...string) {

@@ -34,7 +34,7 @@ func testPeers(s *suite) {
 	if second.Leases[1] != third.Leases[0] || second.Leases[2] != third.Leases[1] {
 		s.Error("leases that did not change have other pointers")
 	}
-	if err := o.stop(); !errors.Is(err, context.Canceled) {
+	if err := o.watch.Stop(); !errors.Is(err, context.Canceled) {
 		s.Errorf("a cancelled watch returned %v", err)
 	}
 }
@@ -89,7 +89,7 @@ func testDownAtStart(s *suite) {
 	if st.Health() == nil {
 		s.Error("a store that has never heard of its backend is healthy")
 	}
-	if !o.still() {
+	if !o.watch.Still() {
 		s.Errorf("a snapshot came from a stopped backend: %v", o.last)
 	}
 	s.Start()
@@ -109,7 +109,7 @@ func testOutage(s *suite) {
 	for range 2 {
 		s.Stop()
 		s.eventually("bad health", func() bool { return st.Health() != nil })
-		if !o.still() {
+		if !o.watch.Still() {
 			s.Errorf("the outage made a snapshot: %+v", o.last)
 		}
 		s.Start()
