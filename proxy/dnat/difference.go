@@ -52,7 +52,7 @@ func (s *Snapshot) Compare(o *Observed, among []Difference) []Difference {
 		}
 	})
 	for set, name := range bulkSets {
-		for key, have := range o.listing.sets[name] {
+		for key, have := range o.listing.Sets[name] {
 			p := location{set, key}
 			c.add(p, c.value(set, have), nothing, c.owner(p))
 		}

@@ -5,27 +5,13 @@ import (
 	"github.com/twill-cni/twill/proxy/service"
 )
 
-// Listing is what the Bulk sets hold in the kernel, as BulkTables.Entries tells it. The zero value is a table without entries.
-type Listing struct{ sets map[string]map[string]string }
-
-// Clear forgets a set's entries.
-func (l *Listing) Clear(set string) { delete(l.sets, set) }
-
-// Add tells of an entry.
-func (l *Listing) Add(set string, e kernel.Entry) {
-	if l.sets == nil {
-		l.sets = map[string]map[string]string{}
-	}
-	if l.sets[set] == nil {
-		l.sets[set] = map[string]string{}
-	}
-	l.sets[set][e.Key] = e.Value
-}
+// Listing is what the Bulk sets hold in the kernel.
+type Listing struct{ kernel.Listing }
 
 // take returns an entry and forgets it.
 func (l *Listing) take(set string, key []byte) (value string, ok bool) {
-	if value, ok = l.sets[set][string(key)]; ok {
-		delete(l.sets[set], string(key))
+	if value, ok = l.Sets[set][string(key)]; ok {
+		delete(l.Sets[set], string(key))
 	}
 	return value, ok
 }
@@ -33,7 +19,7 @@ func (l *Listing) take(set string, key []byte) (value string, ok bool) {
 // slots returns what a frontend's slots are in the kernel: as far as they are there without a gap.
 func (l *Listing) slots(k service.FrontendKey, inside bool) slots {
 	key := kernel.AppendPort(kernel.AppendProto(kernel.AppendAddr(nil, k.Addr), uint8(k.Protocol)), k.Port)
-	plain, numbers, byNumber := l.sets[setEndpoints], l.sets[setSlots], l.sets[setMembers]
+	plain, numbers, byNumber := l.Sets[setEndpoints], l.Sets[setSlots], l.Sets[setMembers]
 	w := width(k.Addr.Is6())
 	var out []byte
 	for i := range insideOffset {
@@ -54,7 +40,7 @@ func (l *Listing) slots(k service.FrontendKey, inside bool) slots {
 // rest removes all that was not taken.
 func (l *Listing) rest(e *edit) {
 	for i, set := range bulkSets {
-		for key := range l.sets[set] {
+		for key := range l.Sets[set] {
 			e.sets[i].Remove = append(e.sets[i].Remove, key)
 		}
 	}

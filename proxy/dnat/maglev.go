@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/twill-cni/twill/kernel"
 )
 
 // maglevSizes are the sizes of lookup tables: primes, so that each endpoint's permutation visits every slot.
@@ -36,7 +38,7 @@ func (a *assigner) maglev(old int) slots {
 	type candidate struct{ next, skip, credit int }
 	candidates := make([]candidate, len(shares))
 	for i, s := range shares {
-		candidates[i] = candidate{int(hash(1, s.endpoint) % uint64(size)), int(hash(2, s.endpoint)%uint64(size-1)) + 1, heaviest - s.count}
+		candidates[i] = candidate{int(kernel.StableHash(1, s.endpoint) % uint64(size)), int(kernel.StableHash(2, s.endpoint)%uint64(size-1)) + 1, heaviest - s.count}
 	}
 	table := make([]int32, size) // share + 1
 	for filled := 0; filled < size; {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/twill-cni/twill/kernel"
 )
 
 // A member's number stands for an endpoint in the map of affinity. It is made from the endpoint alone, so that what clients are sent to does not
@@ -31,7 +33,7 @@ func members(s slots, v6, inside bool) []member {
 	slices.SortFunc(all, byEndpoint)
 	all = slices.CompactFunc(all, func(x, y member) bool { return x.endpoint == y.endpoint })
 	for i := range all {
-		all[i].number = uint32(hash(0, all[i].endpoint)) & numberMax
+		all[i].number = uint32(kernel.StableHash(0, all[i].endpoint)) & numberMax
 	}
 	slices.SortStableFunc(all, func(x, y member) int { return cmp.Compare(x.number, y.number) })
 	for i := 1; i < len(all); i++ {

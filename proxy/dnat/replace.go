@@ -130,7 +130,7 @@ func (t *Table) planFor(p Plan) *plan {
 		return known
 	}
 	// The number comes from the name, so that it is the same whatever came first; 0 is nothing, and the greatest one is special to tc.
-	n := uint32(hash(0, p.String())) & numberMax
+	n := uint32(kernel.StableHash(0, p.String())) & numberMax
 	for n == 0 || t.numbers[n] != nil {
 		n = (n + 1) & numberMax
 	}

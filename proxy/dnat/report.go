@@ -120,7 +120,7 @@ func (s *Snapshot) frontend(f *service.Frontend, rendered *frontend, o *Observed
 
 // planOf returns the name of a frontend's plan in the kernel.
 func (s *Snapshot) planOf(o *Observed, set, key string) string {
-	value, ok := o.listing.sets[set][key]
+	value, ok := o.listing.Sets[set][key]
 	if !ok {
 		return ""
 	}
@@ -159,9 +159,9 @@ func (r slotReader) slots(inside bool, want int, known []service.Endpoint) []Slo
 // slot returns who has a slot, either way of keeping it.
 func (r slotReader) slot(n uint32) netip.AddrPort {
 	key := r.key + string(kernel.AppendNumber(nil, n))
-	value, ok := r.listing.sets[setEndpoints][key]
+	value, ok := r.listing.Sets[setEndpoints][key]
 	if !ok {
-		number, ok := r.listing.sets[setSlots][key]
+		number, ok := r.listing.Sets[setSlots][key]
 		if !ok {
 			return netip.AddrPort{}
 		}
@@ -172,7 +172,7 @@ func (r slotReader) slot(n uint32) netip.AddrPort {
 
 // member returns the endpoint of a member.
 func (r slotReader) member(number string) netip.AddrPort {
-	value, ok := r.listing.sets[setMembers][r.key+number]
+	value, ok := r.listing.Sets[setMembers][r.key+number]
 	if !ok {
 		return netip.AddrPort{}
 	}

@@ -389,7 +389,7 @@ func (w *world) key(operands []kernel.Operand, p *packet) []byte {
 			for _, f := range o.Fields {
 				fields = append(fields, f)
 			}
-			b = kernel.AppendNumber(b, uint32(hash(uint64(o.Seed), string(w.key(fields, p)))%uint64(o.Modulus))+o.Offset)
+			b = kernel.AppendNumber(b, uint32(kernel.StableHash(uint64(o.Seed), string(w.key(fields, p)))%uint64(o.Modulus))+o.Offset)
 		}
 	}
 	return b
