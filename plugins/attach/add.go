@@ -17,6 +17,7 @@ type add struct {
 	*Plugin
 	req    Request
 	record Record
+	answer Answer                        // of the daemon, about policies
 	asked  bool                          // IPAM may have made a lease
 	undo   []func(context.Context) error // of what uses the lease
 }
@@ -30,13 +31,14 @@ func (p *Plugin) Add(ctx context.Context, req Request) (Result, error) {
 	if err := p.Kernel.CheckNetns(req.Netns); err != nil {
 		return Result{}, err
 	}
-	a := &add{Plugin: p, req: req, record: plan(req)}
+	a := &add{Plugin: p, req: req, record: plan(req), answer: ungated{}}
 	entry, err := a.begin(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 	defer entry.Close()
 	failpoint.Hit("add-record")
+	defer func() { a.answer.Close() }()
 	result, err := a.run(ctx, entry)
 	if err != nil {
 		return Result{}, errors.Join(err, a.rollBack(context.WithoutCancel(ctx)))
@@ -47,7 +49,8 @@ func (p *Plugin) Add(ctx context.Context, req Request) (Result, error) {
 // plan says what the ADD is going to make.
 func plan(req Request) Record {
 	r := Record{Network: req.Config.Name, ContainerID: req.Owner.ContainerID, IfName: req.Owner.IfName, Netns: req.Netns,
-		Pod: req.Args.Pod, PodUID: req.Args.PodUID, Labels: req.Config.Labels, Bridge: req.Config.Bridge, HostLink: hostLink(req.Config.Name, req.Owner, 0), PortMappings: req.Config.PortMappings}
+		Pod: req.Args.Pod, PodUID: req.Args.PodUID, Labels: req.Config.Labels, Ports: req.Config.Ports,
+		Bridge: req.Config.Bridge, HostLink: hostLink(req.Config.Name, req.Owner, 0), PortMappings: req.Config.PortMappings}
 	if req.Config.Bandwidth.Egress.Bits > 0 {
 		r.Shaper = shaper(r.Network, req.Owner)
 	}
@@ -106,8 +109,12 @@ func (a *add) run(ctx context.Context, entry Entry) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if a.Gate != nil {
+		a.answer = a.Gate.Ask(a.record) // the daemon is at work while the link is made
+	}
+	failpoint.Hit("add-ask")
 	pod := a.podConfig(lease)
-	pair, bridge, err := a.link(entry, pod, lease)
+	pair, bridge, err := a.link(ctx, entry, pod, lease)
 	if err != nil {
 		return Result{}, err
 	}
@@ -122,6 +129,8 @@ func (a *add) run(ctx context.Context, entry Entry) (Result, error) {
 		return Result{}, err
 	}
 	failpoint.Hit("add-announce")
+	a.answer.Ready(ctx)
+	failpoint.Hit("add-ready")
 	if err := entry.Commit(); err != nil {
 		return Result{}, err
 	}
@@ -147,8 +156,8 @@ func (a *add) lease(ctx context.Context, entry Entry) (Lease, error) {
 	return lease, err
 }
 
-// link makes the pod's link: bridge, pair, shaping, and last the pod's side.
-func (a *add) link(entry Entry, pod kernel.PodConfig, lease Lease) (kernel.PodPair, kernel.PodBridgeState, error) {
+// link makes the pod's link: bridge, pair, shaping, and last the pod's side. Nothing passes before the pair is set up.
+func (a *add) link(ctx context.Context, entry Entry, pod kernel.PodConfig, lease Lease) (kernel.PodPair, kernel.PodBridgeState, error) {
 	cfg := a.req.Config
 	if cfg.MTU != 0 {
 		if err := netconf.CheckMTU(cfg.MTU, pod.Addresses); err != nil {
@@ -185,13 +194,28 @@ func (a *add) link(entry Entry, pod kernel.PodConfig, lease Lease) (kernel.PodPa
 		}
 	}
 	failpoint.Hit("add-shape")
-	if err := a.Kernel.UpPair(pair.HostLink); err != nil {
+	if err := a.up(ctx, pair); err != nil {
 		return pair, bridge, err
 	}
 	failpoint.Hit("add-up")
 	err = a.Kernel.ConfigurePod(a.req.Netns, pod)
 	failpoint.Hit("add-pod")
 	return pair, bridge, err
+}
+
+// up sets the pair up once nothing of another pod is left that opens the addresses, nor waits for somebody to have them.
+func (a *add) up(ctx context.Context, pair kernel.PodPair) error {
+	if err := a.answer.Closed(ctx); err != nil {
+		return err
+	}
+	failpoint.Hit("add-closed")
+	if a.Gate != nil {
+		if err := a.Kernel.DropQueued(pair.Bridge, a.record.Addresses); err != nil {
+			return err
+		}
+	}
+	failpoint.Hit("add-dropped")
+	return a.Kernel.UpPair(pair.HostLink)
 }
 
 // createPair makes the pair. When another attachment's link has the name, the next one is tried, and recorded before.

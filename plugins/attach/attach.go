@@ -20,6 +20,8 @@ var (
 	ErrPrevResult = errors.New("prevResult does not fit")
 	// ErrNoPlugin says that the IPAM plugin is not there, so that it can have made nothing.
 	ErrNoPlugin = errors.New("IPAM plugin is not there")
+	// ErrNotClosed says that what another pod left in the kernel may open the addresses of the new one.
+	ErrNotClosed = errors.New("the pod could not be kept closed until its policies are known")
 	// ErrMismatch says that CHECK found something that is not as it was made.
 	ErrMismatch = errors.New("attachment is not as it was made")
 )
@@ -38,6 +40,7 @@ type Plugin struct {
 	Records   Records
 	IPAM      IPAM
 	HostPorts HostPorts
+	Gate      Gate // nil where there are no policies
 }
 
 // Kernel is the part of the kernel that concerns one node's pods; podnet.Handle is the real one. Removing what is not there
@@ -47,6 +50,7 @@ type Kernel interface {
 	EnsureBridge(b kernel.PodBridge) (kernel.PodBridgeState, error)
 	CreatePair(netns string, p kernel.PodPair) error
 	Shape(hostLink string, owner kernel.PodOwner, s kernel.PodShape) error
+	DropQueued(link int, addresses []netip.Prefix) error
 	UpPair(hostLink string) error
 	ConfigurePod(netns string, c kernel.PodConfig) error
 	Announce(netns, hostLink string, c kernel.PodConfig) error
@@ -69,6 +73,7 @@ type Record struct {
 	Pod          string                `json:"pod,omitempty"` // namespace/name
 	PodUID       string                `json:"podUID,omitempty"`
 	Labels       map[string]string     `json:"labels,omitempty"`
+	Ports        []netconf.PodPort     `json:"ports,omitempty"` // that have names
 	Bridge       string                `json:"bridge"`
 	HostLink     string                `json:"hostLink"`
 	Shaper       string                `json:"shaper,omitempty"` // ifb device; empty when nothing is shaped
@@ -145,3 +150,27 @@ type HostPorts interface {
 	// Targets returns what the node's host ports lead to, whoever made them: one Pod for each address.
 	Targets() ([]hostport.Pod, error)
 }
+
+// Gate keeps what a pod's policies do not allow away from it, from its first packet on. The daemon does; see "No leak at the start".
+type Gate interface {
+	// Ask tells the daemon of an ADD whose record has its addresses, and waits for nothing.
+	Ask(r Record) Answer
+}
+
+// Answer is what the daemon says of one ADD's pod.
+type Answer interface {
+	// Closed returns once nothing in the kernel opens the pod's addresses, unless it is the pod's own. When the daemon does not see to
+	// it, this does. The error wraps ErrNotClosed.
+	Closed(ctx context.Context) error
+	// Ready returns once the kernel has what the pod's policies say, or when that takes too long: then the pod opens later.
+	Ready(ctx context.Context)
+	// Close tells the daemon that the ADD is at its end. By then the record has its final name, or is gone.
+	Close()
+}
+
+// ungated is the Answer where there are no policies.
+type ungated struct{}
+
+func (ungated) Closed(context.Context) error { return nil }
+func (ungated) Ready(context.Context)        {}
+func (ungated) Close()                       {}

@@ -42,6 +42,8 @@ type node struct {
 	broken   []kernel.PodOwner // records that cannot be read
 
 	elsewhere []Record // of other networks
+
+	daemon // that enforces policies
 }
 
 type pair struct {
@@ -54,7 +56,7 @@ type pair struct {
 func newNode(t *testing.T, netns ...string) *node {
 	n := &node{t: t, netns: map[string]map[string]kernel.PodConfig{}, pairs: map[string]pair{}, shapers: map[string]kernel.PodOwner{},
 		records: map[kernel.PodOwner]Record{}, complete: map[kernel.PodOwner]bool{}, running: map[kernel.PodOwner]bool{},
-		leases: map[kernel.PodOwner]Lease{}, ports: map[uint16]netip.Addr{}}
+		leases: map[kernel.PodOwner]Lease{}, ports: map[uint16]netip.Addr{}, daemon: newDaemon()}
 	for _, path := range netns {
 		n.netns[path] = map[string]kernel.PodConfig{}
 	}
@@ -63,7 +65,7 @@ func newNode(t *testing.T, netns ...string) *node {
 
 func (n *node) plugin() *Plugin {
 	n.step = 0
-	return &Plugin{Kernel: n, Records: records{n}, IPAM: addresses{n}, HostPorts: hostPorts{n}}
+	return &Plugin{Kernel: n, Records: records{n}, IPAM: addresses{n}, HostPorts: hostPorts{n}, Gate: gate{n}}
 }
 
 // does counts a step. A process that is killed does not return from the call.
@@ -161,9 +163,19 @@ func (n *node) Shape(hostLink string, owner kernel.PodOwner, s kernel.PodShape) 
 	})
 }
 
+func (n *node) DropQueued(_ int, addresses []netip.Prefix) error {
+	return n.does("drop", func() error {
+		for _, a := range addresses {
+			delete(n.queued, a.Addr())
+		}
+		return nil
+	})
+}
+
 func (n *node) UpPair(hostLink string) error {
 	return n.does("up", func() error {
 		p := n.pairs[hostLink]
+		n.mayUp(p.Owner)
 		p.up = true
 		n.pairs[hostLink] = p
 		return nil
@@ -324,7 +336,7 @@ func (n addresses) Release(_ context.Context, owner kernel.PodOwner) error {
 			n.t.Errorf("the addresses of %s were released while its link was there", owner)
 		}
 	}
-	return n.does("release", func() error { delete(n.leases, owner); return nil })
+	return n.does("release", func() error { n.forget(owner); delete(n.leases, owner); return nil })
 }
 
 func (n addresses) Check(_ context.Context, owner kernel.PodOwner, want []netip.Prefix) error {

@@ -51,7 +51,7 @@ const podInterface = 2 // index of the pod's link in a result of ours
 // result tells what the ADD made.
 func (a *add) result(bridge kernel.PodBridgeState, pair kernel.PodPair, pod kernel.PodConfig, lease Lease) Result {
 	req := a.req
-	r := Result{CNIVersion: req.Config.CNIVersion, DNS: req.Config.DNS}
+	r := Result{CNIVersion: req.Config.CNIVersion, DNS: req.Config.PodDNS(req.Args.Pod)}
 	if r.DNS.IsEmpty() {
 		r.DNS = lease.DNS
 	}

@@ -17,10 +17,15 @@
 //	runDir          "/run/twill"  directory for the records of attachments; on a tmpfs, so that a reboot leaves none
 //	ipam            {}            address management. ipam.type "twill-ipam" runs in the process (keys: package ipam); any other names
 //	                              a plugin in CNI_PATH
+//	policy                        what twilld with --policy=on says, so that a pod is closed until its policies are known: networks of this
+//	                              node's pods, cutMark, logGroup, logRate, logBurst (gate.Config); absent: nobody enforces policies
 //	dns             {}            nameservers, domain, search, options: handed on in the result
+//	clusterDomain                 domain of Services' names; the result's search list begins with NAMESPACE.svc of it, the pod's
+//	                              namespace
 //	capabilities    {}            which of the entries of runtimeConfig a runtime is to pass
 //	runtimeConfig   {}            portMappings, bandwidth, ips, mac, dns: see docs/cni-config.md
-//	args            {}            args.cni.ips and args.cni.mac: as runtimeConfig, which wins; args.cni.labels
+//	args            {}            args.cni.ips and args.cni.mac: as runtimeConfig, which wins; args.cni.labels and
+//	                              args.cni.ports: the pod's labels and named ports
 //	prevResult                    CHECK and DEL: the result of the ADD. Not accepted by ADD
 //
 // A key that contains a slash belongs to the specification ("cni.dev/valid-attachments") or to a runtime and is let through. Every

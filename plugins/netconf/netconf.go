@@ -14,6 +14,7 @@ import (
 
 	"github.com/twill-cni/twill/ipam"
 	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/policy/gate"
 )
 
 // Type is the plugin's "type" and the name of its binary.
@@ -45,14 +46,17 @@ type Config struct {
 	Bridge     string
 	MTU        int // bytes, of the pod's link; 0: the bridge's
 	Hairpin    bool
-	RunDir     string // absolute
-	IPAM       string // "ipam.type"
-	DNS        DNS    // runtimeConfig.dns, else dns
+	RunDir     string       // absolute
+	IPAM       string       // "ipam.type"
+	DNS        DNS          // runtimeConfig.dns, else dns
+	Cluster    string       // clusterDomain, unless the runtime says what DNS is; empty: none
+	Policy     *gate.Config // nil: nobody enforces policies
 
 	PortMappings []PortMapping
 	Bandwidth    Bandwidth
 	MAC          kernel.MAC        // of the pod's link; zero: derived
 	Labels       map[string]string // of the pod, args.cni.labels; nil when there are none
+	Ports        []PodPort         // of the pod, args.cni.ports
 
 	PrevResult json.RawMessage // nil when there is none
 
@@ -75,6 +79,21 @@ func (d DNS) IsEmpty() bool {
 	return len(d.Nameservers) == 0 && d.Domain == "" && len(d.Search) == 0 && len(d.Options) == 0
 }
 
+// PodDNS is what the result says of DNS for a pod, "namespace/name": names of Services of its own namespace need no more than the Service's name. A
+// pod of which no name is known is in the namespace default.
+func (c *Config) PodDNS(pod string) DNS {
+	out := c.DNS
+	if c.Cluster == "" {
+		return out
+	}
+	namespace, _, _ := strings.Cut(pod, "/")
+	if namespace == "" {
+		namespace = "default"
+	}
+	out.Search = append([]string{namespace + ".svc." + c.Cluster}, c.DNS.Search...)
+	return out
+}
+
 // Bandwidth are the limits of a pod's traffic, seen from the pod.
 type Bandwidth struct{ Ingress, Egress kernel.Rate }
 
@@ -89,14 +108,17 @@ type document struct {
 	MTU           int                    `json:"mtu"`
 	Hairpin       *bool                  `json:"hairpin"`
 	DNS           DNS                    `json:"dns"`
+	ClusterDomain string                 `json:"clusterDomain"`
+	Policy        json.RawMessage        `json:"policy"`
 	RuntimeConfig runtimeConfig          `json:"runtimeConfig"`
 	Args          struct{ CNI argsJSON } `json:"args"`
 }
 
 // argsJSON is "args.cni" as the CNI conventions have it (CONVENTIONS.md, "args in network config").
 type argsJSON struct {
-	MAC    string      `json:"mac"`
-	Labels []labelJSON `json:"labels"`
+	MAC    string          `json:"mac"`
+	Labels []labelJSON     `json:"labels"`
+	Ports  json.RawMessage `json:"ports"`
 }
 
 type labelJSON struct {
@@ -114,7 +136,7 @@ type basics struct {
 	ValidAttachments *[]attachmentJSON     `json:"cni.dev/valid-attachments"`
 }
 
-var known = []string{"args", "bridge", "capabilities", "cniVersion", "dns", "hairpin", "ipam", "mtu", "name", "prevResult", "runDir",
+var known = []string{"args", "bridge", "capabilities", "clusterDomain", "cniVersion", "dns", "hairpin", "ipam", "mtu", "name", "policy", "prevResult", "runDir",
 	"runtimeConfig", "type"}
 
 type runtimeConfig struct {
@@ -240,6 +262,14 @@ func (d *document) settings(c *Config) error {
 	if d.Hairpin != nil {
 		c.Hairpin = *d.Hairpin
 	}
+	if len(d.Policy) > 0 && string(d.Policy) != "null" {
+		policy, err := parsePolicy(d.Policy)
+		if err != nil {
+			return fmt.Errorf("policy: %w", err)
+		}
+		c.Policy = policy
+		c.Policy.Bridge = c.Bridge
+	}
 	return nil
 }
 
@@ -256,9 +286,12 @@ func CheckMTU(mtu int, addresses []netip.Prefix) error {
 // runtime checks and takes over what the runtime passes for the capabilities.
 func (d *document) runtime(c *Config) error {
 	rc := d.RuntimeConfig
-	c.DNS = d.DNS
+	c.DNS, c.Cluster = d.DNS, d.ClusterDomain
+	if strings.ContainsFunc(c.Cluster, unicode.IsSpace) {
+		return fmt.Errorf("clusterDomain: %q is no domain", c.Cluster)
+	}
 	if dns := rc.DNS; len(dns.Servers)+len(dns.Searches)+len(dns.Options) > 0 {
-		c.DNS = DNS{Nameservers: dns.Servers, Search: dns.Searches, Options: dns.Options}
+		c.DNS, c.Cluster = DNS{Nameservers: dns.Servers, Search: dns.Searches, Options: dns.Options}, ""
 	}
 	bw := rc.Bandwidth
 	c.Bandwidth = Bandwidth{Ingress: kernel.Rate{Bits: bw.IngressRate, Burst: bw.IngressBurst},
@@ -274,6 +307,9 @@ func (d *document) runtime(c *Config) error {
 	}
 	if c.Labels, err = parseLabels(d.Args.CNI.Labels); err != nil {
 		return fmt.Errorf("args.cni.labels: %w", err)
+	}
+	if c.Ports, err = parsePodPorts(d.Args.CNI.Ports); err != nil {
+		return err
 	}
 	c.PortMappings, err = parsePortMappings(rc.PortMappings)
 	return err

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/twill-cni/twill/kernel"
+	"github.com/twill-cni/twill/policy/gate"
 )
 
 // with returns a configuration that is valid but for the given top-level keys.
@@ -31,7 +33,7 @@ func with(keys string) []byte {
 	return out
 }
 
-var ignoreRaw = cmp.Options{cmpopts.IgnoreFields(Config{}, "Raw"), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })}
+var ignoreRaw = cmp.Options{cmpopts.IgnoreFields(Config{}, "Raw"), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
 
 func TestParse(t *testing.T) {
 	base := func(change func(*Config)) *Config {
@@ -52,12 +54,21 @@ func TestParse(t *testing.T) {
 		{"dns of the configuration", `"dns":{"nameservers":["192.0.2.53"],"domain":"x","search":["a"],"options":["ndots:5"]}`, base(func(c *Config) {
 			c.DNS = DNS{Nameservers: []string{"192.0.2.53"}, Domain: "x", Search: []string{"a"}, Options: []string{"ndots:5"}}
 		})},
+		{"domain of the cluster", `"clusterDomain":"cluster.local"`, base(func(c *Config) { c.Cluster = "cluster.local" })},
+		{"dns of the runtime wins over the cluster's", `"clusterDomain":"cluster.local","runtimeConfig":{"dns":{"servers":["192.0.2.54"]}}`,
+			base(func(c *Config) { c.DNS = DNS{Nameservers: []string{"192.0.2.54"}} })},
 		{"dns of the runtime wins", `"dns":{"nameservers":["192.0.2.53"]},"runtimeConfig":{"dns":{"servers":["192.0.2.54"],"searches":["b"]}}`, base(func(c *Config) {
 			c.DNS = DNS{Nameservers: []string{"192.0.2.54"}, Search: []string{"b"}}
 		})},
 		{"mac of args", `"args":{"cni":{"mac":"02:00:00:00:00:01"}}`, base(func(c *Config) { c.MAC = kernel.MAC{2, 0, 0, 0, 0, 1} })},
 		{"labels", `"args":{"cni":{"labels":[{"key":"app","value":"web"},{"key":"x.example/y","value":""}]}}`,
 			base(func(c *Config) { c.Labels = map[string]string{"app": "web", "x.example/y": ""} })},
+		{"ports", `"args":{"cni":{"ports":[{"name":"http","containerPort":8080,"protocol":"TCP"},{"name":"dns","containerPort":53},
+			{"name":"dns","containerPort":53,"protocol":"udp"},{"name":"a-2-b-3-c-4-d-5","containerPort":65535,"protocol":"SCTP"}]}}`, base(func(c *Config) {
+			c.Ports = []PodPort{{"http", 8080, TCP}, {"dns", 53, TCP}, {"dns", 53, UDP}, {"a-2-b-3-c-4-d-5", 65535, SCTP}}
+		})},
+		{"no ports", `"args":{"cni":{"ports":[]}}`, base(func(*Config) {})},
+		{"ports null", `"args":{"cni":{"ports":null}}`, base(func(*Config) {})},
 		{"mac of the runtime wins", `"args":{"cni":{"mac":"02:00:00:00:00:01"}},"runtimeConfig":{"mac":"02:00:00:00:00:02"}`,
 			base(func(c *Config) { c.MAC = kernel.MAC{2, 0, 0, 0, 0, 2} })},
 		{"bandwidth", `"runtimeConfig":{"bandwidth":{"ingressRate":1000,"ingressBurst":4294967295,"egressRate":2000}}`, base(func(c *Config) {
@@ -71,6 +82,14 @@ func TestParse(t *testing.T) {
 				{Protocol: SCTP, HostIP: netip.IPv6Unspecified(), HostPort: 9, ContainerPort: 9},
 				{Protocol: TCP, HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 80, ContainerPort: 8081}}
 		})},
+		{"policy", `"policy":{"networks":["10.5.1.0/24","fd00:5:1::/64"],"cutMark":2147483648,"logGroup":7,"logRate":10,"logBurst":20}`, base(func(c *Config) {
+			c.Policy = &gate.Config{NodePods: []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24"), netip.MustParsePrefix("fd00:5:1::/64")},
+				Bridge: DefaultBridge, CutMark: 1 << 31, LogGroup: 7, LogRate: 10, LogBurst: 20}
+		})},
+		{"policy without a log", `"policy":{"networks":["10.5.1.0/24"]}`, base(func(c *Config) {
+			c.Policy = &gate.Config{NodePods: []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24")}, Bridge: DefaultBridge}
+		})},
+		{"policy null", `"policy":null`, base(func(*Config) {})},
 		{"prevResult", `"prevResult":{"cniVersion":"1.0.0"}`, base(func(c *Config) { c.PrevResult = json.RawMessage(`{"cniVersion":"1.0.0"}`) })},
 		{"prevResult null", `"prevResult":null`, base(func(*Config) {})},
 		{"valid attachments", `"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]`, base(func(c *Config) {
@@ -108,10 +127,29 @@ func TestParseErrors(t *testing.T) {
 		{"mtu negative", `"mtu":-1`, "mtu:"},
 		{"mtu too large", `"mtu":70000`, "mtu:"},
 		{"runDir relative", `"runDir":"x"`, "runDir:"},
+		{"policy without networks", `"policy":{}`, "policy: networks:"},
+		{"policy of another kind", `"policy":true`, "policy:"},
+		{"policy with an unknown key", `"policy":{"networks":["10.5.1.0/24"],"cutmask":1}`, "policy:"},
+		{"policy with a host's address", `"policy":{"networks":["10.5.1.1/24"]}`, "policy: networks:"},
+		{"policy with half a network", `"policy":{"networks":["10.5.1.0"]}`, "policy:"},
+		{"policy with a mapped network", `"policy":{"networks":["::ffff:10.5.1.0/120"]}`, "policy:"},
+		{"policy with no network", `"policy":{"networks":[""]}`, "policy: networks:"},
 		{"multicast mac", `"runtimeConfig":{"mac":"01:00:00:00:00:01"}`, "runtimeConfig.mac:"},
 		{"long mac", `"args":{"cni":{"mac":"02:00:00:00:00:00:00:01"}}`, "args.cni.mac:"},
 		{"label without a key", `"args":{"cni":{"labels":[{"value":"x"}]}}`, "args.cni.labels: label 0:"},
 		{"label twice", `"args":{"cni":{"labels":[{"key":"a","value":"x"},{"key":"a","value":"y"}]}}`, `args.cni.labels: "a" is given twice`},
+		{"ports of another kind", `"args":{"cni":{"ports":{"http":8080}}}`, "args.cni.ports: want a list"},
+		{"port of another kind", `"args":{"cni":{"ports":["http"]}}`, "args.cni.ports[0]: want {"},
+		{"port without a name", `"args":{"cni":{"ports":[{"name":"http","containerPort":1},{"containerPort":2}]}}`, "args.cni.ports[1].name: is missing;"},
+		{"port null", `"args":{"cni":{"ports":[null]}}`, "args.cni.ports[0].name: is missing;"},
+		{"port with an unknown key", `"args":{"cni":{"ports":[{"name":"a","containerPort":1,"hostPort":2}]}}`, "args.cni.ports[0]: want {"},
+		{"port without a number", `"args":{"cni":{"ports":[{"name":"a"}]}}`, "args.cni.ports[0].containerPort: 0 is not between"},
+		{"port too large", `"args":{"cni":{"ports":[{"name":"a","containerPort":65536}]}}`, "args.cni.ports[0].containerPort: 65536 is not between"},
+		{"port negative", `"args":{"cni":{"ports":[{"name":"a","containerPort":-1}]}}`, "args.cni.ports[0].containerPort: -1 is not between"},
+		{"port of ICMP", `"args":{"cni":{"ports":[{"name":"a","containerPort":1,"protocol":"icmp"}]}}`, "args.cni.ports[0].protocol:"},
+		{"port twice", `"args":{"cni":{"ports":[{"name":"a","containerPort":1},{"name":"a","containerPort":2,"protocol":"tcp"}]}}`,
+			"args.cni.ports[1]: a of tcp is given by ports[0] already; want a name once for each protocol"},
+		{"257 ports", `"args":{"cni":{"ports":[` + strings.Repeat("0,", 256) + `0]}}`, "args.cni.ports: 257 ports are more than the 256"},
 		{"host port too large", `"runtimeConfig":{"portMappings":[{"hostPort":65536,"containerPort":1}]}`, "runtimeConfig.portMappings[0].hostPort:"},
 		{"no container port", `"runtimeConfig":{"portMappings":[{"hostPort":1}]}`, "runtimeConfig.portMappings[0].containerPort:"},
 		{"protocol", `"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":1,"protocol":"icmp"}]}`, "runtimeConfig.portMappings[0].protocol:"},
@@ -129,6 +167,17 @@ func TestParseErrors(t *testing.T) {
 				t.Errorf("%v is called a syntax error", err)
 			}
 		})
+	}
+}
+
+// Which names ports can have is what Kubernetes' API server says, too.
+func TestPortNames(t *testing.T) {
+	tests := map[string]bool{"http": true, "a": true, "0a": true, "a-b-c": true, "123456789012345": false, "12345678901234a": true, "abcdefghijklmnop": false,
+		"": false, "80": false, "HTTP": false, "-a": false, "a-": false, "a--b": false, "a_b": false, "a.b": false, "ä": false, "a b": false}
+	for name, want := range tests {
+		if have := isPortName(name); have != want {
+			t.Errorf("%q: have %t, want %t", name, have, want)
+		}
 	}
 }
 
@@ -193,7 +242,9 @@ func TestParseArgs(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(with(`"mtu":1450`))
 	f.Add(with(`"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"tcp","hostIP":"::1"}],"mac":"02:00:00:00:00:01"}`))
+	f.Add(with(`"policy":{"networks":["10.5.1.0/24"],"cutMark":1}`))
 	f.Add(with(`"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]`))
+	f.Add(with(`"args":{"cni":{"labels":[{"key":"a","value":"b"}],"ports":[{"name":"dns","containerPort":53,"protocol":"UDP"},{"name":"dns","containerPort":53}]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		strict, err := Parse(data)
 		lenient, lenientErr := ParseForRemoval(data)
@@ -212,6 +263,12 @@ func FuzzParse(f *testing.F) {
 		for _, m := range strict.PortMappings {
 			if m.HostPort == 0 || m.ContainerPort == 0 {
 				t.Fatalf("invalid mapping got through: %+v", m)
+			}
+		}
+		for i, p := range strict.Ports {
+			twice := slices.ContainsFunc(strict.Ports[:i], func(o PodPort) bool { return o.Name == p.Name && o.Protocol == p.Protocol })
+			if len(strict.Ports) > maxPorts || !isPortName(p.Name) || p.ContainerPort == 0 || !slices.Contains([]Protocol{TCP, UDP, SCTP}, p.Protocol) || twice {
+				t.Fatalf("invalid ports got through: %+v", strict.Ports)
 			}
 		}
 	})

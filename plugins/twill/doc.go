@@ -8,11 +8,13 @@
 //	                                                             |-- localipam        addresses, in this process
 //	                                                             |   or delegate      addresses, from another plugin
 //	                                                             |-- podnet.Handle    rtnetlink
-//	                                                             '-- portmap.Ports    nftables, conntrack
+//	                                                             |-- portmap.Ports    nftables, conntrack
+//	                                                             '-- gate.Question    the daemon, where it enforces policies
 //
 // This package is the wiring. It opens what a call needs and no more (no nftables socket without host ports), turns errors into the
 // specification's codes (errors.go), and has no state.
 //
 // The program is small and imports little on purpose: it starts and ends once for each pod, and its start is a third of what an ADD
-// costs. An ADD makes no RPC, runs no program and waits for nothing.
+// costs. An ADD runs no program and waits for nothing, but where twilld enforces policies: there it asks the daemon over a socket of the run
+// directory when a pod has its addresses, and waits for the answer when all else is done (gatekeeper).
 package main

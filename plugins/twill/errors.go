@@ -22,6 +22,7 @@ const (
 	codeExists    = 102 // the attachment or the pod's interface exists
 	codeNoAddress = ipam.CodeNoAddress
 	codeMismatch  = ipam.CodeMismatch // CHECK found a difference, to a lease or to anything else
+	codeNotClosed = 105               // the pod could not be kept closed until its policies are known
 )
 
 // codes says which code an error gets; the first that matches counts.
@@ -41,6 +42,7 @@ var codes = []struct {
 	{ipam.ErrExhausted, codeNoAddress},
 	{ipam.ErrUnavailable, codeNoAddress},
 	{attach.ErrMismatch, codeMismatch},
+	{attach.ErrNotClosed, codeNotClosed},
 	{kernel.ErrNoBridge, types.ErrInvalidNetworkConfig},
 	{kernel.ErrHostNetns, types.ErrInvalidNetNS},
 	{kernel.ErrNoNetns, types.ErrInvalidNetNS},

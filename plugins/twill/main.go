@@ -66,6 +66,9 @@ func open(args *skel.CmdArgs, parse parsers) (*session, error) {
 	s := &session{handle: handle, ports: &portmap.Ports{}}
 	s.req = attach.Request{Owner: kernel.PodOwner{ContainerID: args.ContainerID, IfName: args.IfName}, Netns: args.Netns, Config: cfg}
 	s.plugin = &attach.Plugin{Kernel: handle, Records: record.Open(cfg.RunDir, cfg.Name), HostPorts: s.ports}
+	if cfg.Policy != nil {
+		s.plugin.Gate = gatekeeper{runDir: cfg.RunDir, table: *cfg.Policy}
+	}
 	s.plugin.IPAM, s.ipamErr = openIPAM(cfg, args, parse.ipam)
 	return s, nil
 }

@@ -68,12 +68,12 @@ func buildAndRun(m *testing.M) (int, error) {
 
 // netns is a network namespace that lasts as long as the test.
 type netns struct {
-	t    *testing.T
+	t    testing.TB
 	file *os.File
 	path string // for other processes too
 }
 
-func newNetns(t *testing.T) netns {
+func newNetns(t testing.TB) netns {
 	t.Helper()
 	type made struct {
 		file *os.File
@@ -139,7 +139,7 @@ var (
 	subnet6 = []any{map[string]any{"subnet": "fd00:5:1::/64"}}
 )
 
-func newNode(t *testing.T, ranges ...[]any) *node {
+func newNode(t testing.TB, ranges ...[]any) *node {
 	t.Helper()
 	dir := t.TempDir()
 	return &node{newNetns(t), dir, map[string]any{"cniVersion": "1.1.0", "name": "net", "type": "twill", "mtu": 1450, "runDir": dir + "/run",
@@ -356,7 +356,7 @@ func (n netns) ask(network string, to netip.AddrPort) (seen string, err error) {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
