@@ -27,6 +27,8 @@
 //   - A path that comes back with this AS in its AS path, or one that it replaces, stays in use (RFC 4271, section 9.1.2, wants it out). Loops
 //     are allowed in the sessions' settings and rejected by the first rule of the import policy instead (filter.go).
 //   - The shutdown withdraws from each neighbour what the others announced; connections are cut first (hangup.go).
+//   - An update that arrives while the session of another neighbour is becoming established may never be told to that one: where updates are passed
+//     on, each neighbour is told everything again a moment after its session is up (retell.go).
 //   - A password stays with the listener after its neighbour is deleted (peers.go).
 //   - A neighbour of a range that announced too many prefixes may be back at once. It is left alone for a while, as a peer is (eviction.go).
 //   - How many prefixes a neighbour is told is counted anew for each question, for long where there are many (tally.go).

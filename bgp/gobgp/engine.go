@@ -39,6 +39,7 @@ type engine struct {
 	announced map[netip.Prefix]bgp.Announcement
 	held      map[netip.Addr]time.Time // peers that are left alone until then
 	shunned   map[netip.Addr]time.Time // likewise neighbours of ranges
+	retell    map[netip.Addr]time.Time // when neighbours are told everything again
 	filters   filters
 	bfd       *bfdMonitor
 	sessions  *sessions
@@ -58,6 +59,7 @@ func startEngine(ctx context.Context, s *Speaker, want bgp.Instance) (*engine, e
 		announced: make(map[netip.Prefix]bgp.Announcement),
 		held:      make(map[netip.Addr]time.Time),
 		shunned:   make(map[netip.Addr]time.Time),
+		retell:    make(map[netip.Addr]time.Time),
 		sessions:  s.sessions,
 		marks:     newMarks(s.doubt),
 	}

@@ -35,24 +35,33 @@ func (s *Speaker) chores() bool {
 	return true
 }
 
-// release adds the peers again whose penalty is over, and returns when the next one's is; zero: none.
-func (s *Speaker) release(ctx context.Context) time.Time {
+// later does what has its time: it adds the peers again whose penalty is over, and tells others everything again. It returns when it is to be called next; zero:
+// there is nothing.
+func (s *Speaker) later(ctx context.Context) time.Time {
 	s.apply.Lock()
 	defer s.apply.Unlock()
-	if s.engine == nil || len(s.engine.held)+len(s.engine.shunned) == 0 {
+	if s.engine == nil {
 		return time.Time{}
 	}
-	next, err := s.engine.release(ctx, time.Now())
+	now := time.Now()
+	released, err := s.engine.release(ctx, now)
 	if err != nil {
 		s.log.Warn("BGP peer was not added again", "error", err)
 	}
-	return next
+	told, err := s.engine.tellAgain(ctx, now)
+	if err != nil {
+		s.log.Warn("BGP peer may lack a route", "error", err)
+	}
+	return earlier(released, told)
 }
 
 func (e *engine) do(c chore) error {
 	ctx := context.Background()
 	p, static := e.peers[c.peer]
 	switch {
+	case c.do == retell:
+		e.expectRetelling(c.peer, time.Now())
+		return nil
 	case !static && c.do == hold:
 		return e.shun(ctx, c.peer)
 	case !static:
@@ -103,9 +112,7 @@ func (e *engine) unshun(ctx context.Context, addr netip.Addr) error {
 func (e *engine) release(ctx context.Context, now time.Time) (next time.Time, err error) {
 	for addr, until := range e.shunned {
 		if now.Before(until) {
-			if next.IsZero() || until.Before(next) {
-				next = until
-			}
+			next = earlier(next, until)
 			continue
 		}
 		err = errors.Join(err, e.unshun(ctx, addr))
@@ -113,9 +120,7 @@ func (e *engine) release(ctx context.Context, now time.Time) (next time.Time, er
 	}
 	for addr, until := range e.held {
 		if now.Before(until) {
-			if next.IsZero() || until.Before(next) {
-				next = until
-			}
+			next = earlier(next, until)
 			continue
 		}
 		delete(e.held, addr)

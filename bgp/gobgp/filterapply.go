@@ -82,17 +82,20 @@ func (e *engine) refilter(ctx context.Context, old filters) error {
 			in, out = changed(old.ranges[prefix], e.filters.ranges[prefix])
 		}
 		if in {
-			errs = append(errs, e.softReset(ctx, p, api.ResetPeerRequest_DIRECTION_IN))
+			errs = append(errs, filtering(p, e.softReset(ctx, p, api.ResetPeerRequest_DIRECTION_IN)))
 		}
 		if out {
-			errs = append(errs, e.softReset(ctx, p, api.ResetPeerRequest_DIRECTION_OUT))
+			errs = append(errs, filtering(p, e.softReset(ctx, p, api.ResetPeerRequest_DIRECTION_OUT)))
 		}
 	})
 	return errors.Join(append(errs, err)...)
 }
 
 func (e *engine) softReset(ctx context.Context, p *api.Peer, direction api.ResetPeerRequest_Direction) error {
-	err := e.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.State.NeighborAddress, Soft: true, Direction: direction})
+	return e.server.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.State.NeighborAddress, Soft: true, Direction: direction})
+}
+
+func filtering(p *api.Peer, err error) error {
 	if err != nil {
 		return fmt.Errorf("apply the filters of peer %s: %w", p.State.NeighborAddress, err)
 	}

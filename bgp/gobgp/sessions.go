@@ -74,8 +74,9 @@ type chore struct {
 type deed int
 
 const (
-	evict deed = iota // drop the routes that the library keeps
-	hold              // likewise, and leave the neighbour alone for a while
+	evict  deed = iota // drop the routes that the library keeps
+	hold               // likewise, and leave the neighbour alone for a while
+	retell             // tell the neighbour everything again, soon
 )
 
 // sessions turns the library's events into what is known of each session.
@@ -223,6 +224,7 @@ func (s *sessions) event(e *apiutil.Peer, at time.Time) {
 			p.attempt = ""
 		}
 		p.awaited = announcedEnds(e.State.RemoteCap, e.State.LocalCap)
+		s.chores = append(s.chores, chore{addr, retell})
 		s.log.Info("BGP session up", "peer", addr, "name", p.name, "as", e.State.PeerASN, "router-id", e.State.RouterID)
 	case p.up:
 		s.down(addr, p, e, at)

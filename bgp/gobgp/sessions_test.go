@@ -154,7 +154,7 @@ func TestChores(t *testing.T) {
 			c.up(a)
 			second(c)
 			c.downBecause(a, graceReason)
-		}, nil, true},
+		}, []chore{{addr(a), retell}}, true},
 		{"too many prefixes", func(c *clocked) {
 			c.diagnose(addr(a), diagnosis{notification: true, code: packet.BGP_ERROR_CEASE, subcode: packet.BGP_ERROR_SUB_MAXIMUM_NUMBER_OF_PREFIXES_REACHED})
 			c.downBecause(a, read)
@@ -165,10 +165,14 @@ func TestChores(t *testing.T) {
 			s := newClocked()
 			s.expect(addr(a), "a", time.Second)
 			s.up(a)
+			sameChore := cmp.Comparer(func(x, y chore) bool { return x == y })
+			if got, _ := s.take(); !cmp.Equal(got, []chore{{addr(a), retell}}, sameChore) {
+				t.Errorf("chores of a session that is up: %v, want it told everything again", got)
+			}
 			second(s)
 			c.do(s)
 			got, news := s.take()
-			if d := cmp.Diff(c.want, got, cmp.AllowUnexported(chore{}), cmp.Comparer(func(x, y chore) bool { return x == y })); d != "" || !news {
+			if d := cmp.Diff(c.want, got, sameChore); d != "" || !news {
 				t.Errorf("news %v, chores (-want +got):\n%s", news, d)
 			}
 			if p := s.peers[addr(a)]; p.restarting != c.kept || p.up {
@@ -291,7 +295,7 @@ func TestNotificationBeforeTheEvents(t *testing.T) {
 		s.at = began.Add(2 * time.Millisecond)
 		s.downBecause(a, api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART)
 		chores, _ := s.take()
-		if want := []chore{{addr(a), hold}}; !cmp.Equal(chores, want, cmp.AllowUnexported(chore{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })) {
+		if want := []chore{{addr(a), retell}, {addr(a), hold}}; !cmp.Equal(chores, want, cmp.AllowUnexported(chore{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })) {
 			t.Errorf("known %v: chores %v, want %v", known, chores, want)
 		}
 		if p := s.peers[addr(a)]; p == nil || p.endReason != tooMany.text || p.restarting {

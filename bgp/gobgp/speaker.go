@@ -86,7 +86,7 @@ func (s *Speaker) Run(ctx context.Context, changed func()) error {
 		at(next)
 		silent, next := s.sessions.silences()
 		at(next)
-		at(s.release(ctx))
+		at(s.later(ctx))
 		look, bfd := s.check(ctx)
 		at(look)
 		if news || again || settledNow || silent || bfd {

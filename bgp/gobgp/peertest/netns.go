@@ -25,7 +25,7 @@ import (
 
 const inside = "TWILL_PEERTEST_INSIDE"
 
-// Main runs the tests in a network namespace of their own and returns the exit code. It needs root.
+// Main runs the tests in a network namespace of their own and returns the exit code. It needs root, and says so.
 func Main(m *testing.M) int {
 	if os.Getenv(inside) != "" {
 		if lo, err := netlink.LinkByName("lo"); err == nil {
@@ -36,6 +36,10 @@ func Main(m *testing.M) int {
 			}
 		}
 		return m.Run()
+	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests make a network namespace: run them as root")
+		return 1
 	}
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
