@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/twill-cni/twill/bgp"
+	"github.com/twill-cni/twill/daemon/daemontest"
 )
 
 // fakeBGP answers with what it has, and keeps the query.
@@ -52,14 +53,9 @@ func serveAbout(t *testing.T, dir string, about About, log *slog.Logger) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
+	stop := daemontest.Start(t, s.Run)
 	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+		stop()
 		if _, err := os.Stat(SocketPath(dir)); err == nil {
 			t.Error("the socket is still there")
 		}

@@ -11,8 +11,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/twill-cni/twill/bgp"
 	"github.com/twill-cni/twill/proxy/dnat"
@@ -28,20 +28,27 @@ type Client struct {
 	http *http.Client
 }
 
-// NewClient returns a Client. It does not connect.
+// NewClient returns a Client of the daemon with this run directory. It does not connect.
 func NewClient(runDir string) *Client {
-	path := SocketPath(runDir)
-	return &Client{path: path, http: &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			dir, err := os.Open(filepath.Dir(path))
-			if err != nil {
-				return nil, err
-			}
-			defer dir.Close() // opened to be named: closing cannot lose anything
-			return (&net.Dialer{}).DialContext(ctx, "unix", short(dir))
-		},
+	return NewClientBy(SocketPath(runDir), func(ctx context.Context) (net.Conn, error) { return Dial(ctx, runDir) })
+}
+
+// NewClientBy returns a Client of the daemon that dial connects to; name is what errors call that. It does not connect.
+func NewClientBy(name string, dial func(context.Context) (net.Conn, error)) *Client {
+	return &Client{path: name, http: &http.Client{Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		DisableKeepAlives: true,
 	}}}
+}
+
+// Dial connects to the socket of the daemon with this run directory.
+func Dial(ctx context.Context, runDir string) (net.Conn, error) {
+	dir, err := os.Open(runDir)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close() // opened to be named: closing cannot lose anything
+	return (&net.Dialer{}).DialContext(ctx, "unix", short(dir))
 }
 
 // Sessions returns the daemon's BGP sessions.
@@ -82,8 +89,12 @@ func nameForm(name store.ObjectName) url.Values {
 }
 
 func get[T any](ctx context.Context, c *Client, path string, form url.Values) (answer T, err error) {
+	return ask[T](ctx, c, http.MethodGet, path, form)
+}
+
+func ask[T any](ctx context.Context, c *Client, method, path string, form url.Values) (answer T, err error) {
 	target := url.URL{Scheme: "http", Host: "twilld", Path: path, RawQuery: form.Encode()}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), nil)
 	if err != nil {
 		return answer, fmt.Errorf("ask twilld: %w", err)
 	}
@@ -91,6 +102,8 @@ func get[T any](ctx context.Context, c *Client, path string, form url.Values) (a
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return answer, fmt.Errorf("ask twilld: there is no socket %s: twilld does not run, or has another --run-dir", c.path)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return answer, fmt.Errorf("ask twilld: nobody answers at %s: twilld was killed, or starts at this moment", c.path)
 	case err != nil:
 		return answer, fmt.Errorf("ask twilld on %s: %w", c.path, err)
 	}

@@ -45,6 +45,10 @@ type Services interface {
 type About struct {
 	BGP      func() BGP
 	Services func() Services
+	Policies func() Policies
+	Status   func(context.Context) NodeStatus
+
+	Addresses Addresses
 }
 
 // Server answers. Make it with Listen.
@@ -72,6 +76,10 @@ func Listen(runDir string, about About, log *slog.Logger) (*Server, error) {
 	mux.Handle("GET /bgp/paths", about.bgp(paths))
 	mux.Handle("GET /services", about.services(func(ctx context.Context, s Services, form url.Values) (any, error) { return reportOf(ctx, s, form) }))
 	mux.Handle("GET /services/differences", about.services(differences))
+	about.handlePolicies(mux)
+	about.handleStatus(mux)
+	handleTrace(mux, runDir)
+	about.handleAddresses(mux)
 	return &Server{path: path, listener: l, server: &http.Server{
 		Handler:        mux,
 		ReadTimeout:    5 * time.Second,

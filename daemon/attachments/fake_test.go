@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twill-cni/twill/daemon/daemontest"
 	"github.com/twill-cni/twill/ipam"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/plugins/attach"
@@ -233,15 +234,7 @@ func run(t *testing.T, n *node) *Keeper {
 	t.Helper()
 	k := New(Options{Host: n, Network: "twill", Bridge: "cni0", Log: slog.New(slog.DiscardHandler), Observer: n, Tell: n.tell, Delay: delay,
 		Jitter: func(time.Duration) time.Duration { return 0 }})
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- k.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	daemontest.Start(t, k.Run)
 	n.settle(time.Second)
 	return k
 }

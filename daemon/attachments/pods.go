@@ -45,6 +45,9 @@ func Pods(records []Record, network, node string) []*store.Pod {
 				p.Addrs = append(p.Addrs, a.Addr())
 			}
 		}
+		for _, port := range r.Ports {
+			p.Ports = append(p.Ports, store.PodPort{Name: port.Name, Protocol: store.Protocol(port.Protocol), Port: port.ContainerPort})
+		}
 		pods = append(pods, p)
 	}
 	slices.SortFunc(pods, func(a, b *store.Pod) int { return a.Name.Compare(b.Name) })

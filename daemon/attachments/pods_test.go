@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/twill-cni/twill/plugins/attach"
+	"github.com/twill-cni/twill/plugins/netconf"
 	"github.com/twill-cni/twill/store"
 )
 
@@ -29,6 +30,8 @@ func attached(id, ifName, pod string, addresses ...string) Record {
 func TestPods(t *testing.T) {
 	labelled := attached("c1", "eth0", "shop/web", "10.244.1.2/24", "fd00::2/64")
 	labelled.Labels = map[string]string{"app": "web"}
+	labelled.Ports = []netconf.PodPort{{Name: "http", ContainerPort: 8080, Protocol: netconf.TCP}, {Name: "dns", ContainerPort: 53, Protocol: netconf.UDP},
+		{Name: "diameter", ContainerPort: 3868, Protocol: netconf.SCTP}}
 	other, adding, damaged := attached("c2", "eth0", "a/b", "10.244.1.3/24"), attached("c3", "eth0", "a/c", "10.244.1.4/24"), attached("c4", "eth0", "a/d", "10.244.1.5/24")
 	other.Network, adding.Complete, damaged.Damage = "another", false, errors.New("x")
 	pod := func(namespace, name string, addrs ...string) *store.Pod {
@@ -40,13 +43,14 @@ func TestPods(t *testing.T) {
 	}
 	web := pod("shop", "web", "10.244.1.2", "fd00::2")
 	web.Labels = labelled.Labels
+	web.Ports = []store.PodPort{{Name: "http", Protocol: store.TCP, Port: 8080}, {Name: "dns", Protocol: store.UDP, Port: 53}, {Name: "diameter", Protocol: store.SCTP, Port: 3868}}
 	tests := []struct {
 		name    string
 		records []Record
 		want    []*store.Pod
 	}{
 		{"none", nil, nil},
-		{"labels and both families", []Record{labelled}, []*store.Pod{web}},
+		{"labels, ports and both families", []Record{labelled}, []*store.Pod{web}},
 		{"another network, an ADD that runs, a damaged record, no address", []Record{other, adding, damaged, attached("c", "eth0", "a/b")}, nil},
 		{"no name", []Record{attached("c1", "eth0", "", "10.244.1.2/24")}, []*store.Pod{pod("default", "c1", "10.244.1.2")}},
 		{"no namespace", []Record{attached("c1", "eth0", "/web", "10.244.1.2/24")}, []*store.Pod{pod("default", "web", "10.244.1.2")}},
@@ -109,9 +113,12 @@ func TestPodFeed(t *testing.T) {
 		expect("damage", 3, 2)
 		change(one)
 		expect("one is left", 4, 1)
+		one.Ports = []netconf.PodPort{{Name: "http", ContainerPort: 8080, Protocol: netconf.TCP}} // it was attached anew
+		change(one)
+		expect("a port has a name", 5, 1)
 		set(nil, nil)
 		time.Sleep(resyncEvery)
-		expect("a change that was not told", 5, 0)
+		expect("a change that was not told", 6, 0)
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)

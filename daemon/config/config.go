@@ -47,6 +47,14 @@ type Config struct {
 	Proxy       string // "off" or "nftables"
 	ProxyConfig string // file; empty: none
 
+	Policy         string // "on" or "off"
+	PolicyCutMark  uint32 // one bit
+	PolicyLogGroup uint16
+
+	DNS           string           // "on" or "off"
+	ClusterDomain string           // as it was given, such as cluster.local
+	DNSUpstreams  []netip.AddrPort // empty: those of the host's resolv.conf
+
 	PodReleaseDelay time.Duration // for how long a pod must be gone before what is left of it is released
 
 	HealthAddress  string // empty: off

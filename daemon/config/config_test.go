@@ -33,7 +33,7 @@ func load(args, environ []string, file string) (*Config, error) {
 
 func compare(t *testing.T, want, got *Config) {
 	t.Helper()
-	diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 		cmp.Comparer(func(a, b Secret) bool { return a == b }),
 		cmp.Comparer(func(a, b *regexp.Regexp) bool { return fmt.Sprint(a) == fmt.Sprint(b) }))
 	if diff != "" {
@@ -46,10 +46,12 @@ func defaults() *Config {
 		Backend: "vxlan", Datastore: "etcd", EtcdEndpoints: []string{"http://127.0.0.1:2379"}, EtcdPrefix: "/coreos.com/network",
 		NodeName: "host1", IPMasq: true,
 		SubnetFile: "/run/flannel/subnet.env", RunDir: "/run/twill", CNIConfDir: "/etc/cni/net.d", CNIBinDir: "/opt/cni/bin",
-		SysctlDir:       "/proc/sys",
-		NetConf:         "/etc/kube-flannel/net-conf.json",
-		HostLocalDir:    "/var/lib/cni/networks",
-		Proxy:           "off",
+		SysctlDir:    "/proc/sys",
+		NetConf:      "/etc/kube-flannel/net-conf.json",
+		HostLocalDir: "/var/lib/cni/networks",
+		Proxy:        "off",
+		Policy:       "off", PolicyCutMark: 1 << 31, PolicyLogGroup: 84,
+		DNS: "off", ClusterDomain: "cluster.local",
 		PodReleaseDelay: 30 * time.Second,
 		HealthAddress:   "127.0.0.1:10270", MetricsAddress: "127.0.0.1:10270", LogFormat: "text",
 	}
@@ -71,16 +73,18 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		"etcd-cafile": "/ca", "etcd-certfile": "/cert", "etcd-keyfile": "/key", "etcd-username": "u", "etcd-password": "p",
 		"node-name": "n1", "iface": "eth1", "public-ip": "192.0.2.9", "public-ipv6": "2001:db8::9", "ip-masq": "false",
 		"vxlan-checksum-offload": "off", "subnet-file": "/s", "run-dir": "/r", "cni-conf-dir": "/c/", "cni-bin-dir": "", "host-local-dir": "/h/", "sysctl-dir": "/host/proc/sys/", "pod-release-delay": "2m",
-		"health-address": "[::1]:1", "metrics-address": "", "proxy": "nftables", "proxy-config": "/p", "kubeconfig": "/k", "policy": "off", "log-level": "debug", "log-format": "json",
+		"health-address": "[::1]:1", "metrics-address": "", "proxy": "nftables", "proxy-config": "/p", "kubeconfig": "/k", "policy": "on", "policy-cut-mark": "0x400", "policy-log-group": "7", "log-level": "debug", "log-format": "json",
+		"dns": "off", "cluster-domain": "K8s.Test.", "dns-upstream": "192.0.2.53, [2001:db8::53]:5353", // --dns=on excludes kubeconfig
 		"net-conf": "/n", "kube-api-address": "10.0.0.1:6443, api.example:443", "bgp-config": "/b",
 	}
 	elsewhere := []string{"iface-regex", "etcd-password-file"} // exclude one of the above; see TestAlternatives
 	want := &Config{
-		Backend: "vxlan", BGPConfig: "/b", Proxy: "nftables", ProxyConfig: "/p", Kubeconfig: "/k", KubeAPIAddresses: []string{"10.0.0.1:6443", "api.example:443"}, NetConf: "/n", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
+		Backend: "vxlan", BGPConfig: "/b", Policy: "on", PolicyCutMark: 0x400, PolicyLogGroup: 7, Proxy: "nftables", ProxyConfig: "/p", Kubeconfig: "/k", KubeAPIAddresses: []string{"10.0.0.1:6443", "api.example:443"}, NetConf: "/n", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
 		EtcdCAFile: "/ca", EtcdCertFile: "/cert", EtcdKeyFile: "/key", EtcdUsername: "u", EtcdPassword: "p",
 		NodeName: "n1", Iface: "eth1", PublicIP: netip.MustParseAddr("192.0.2.9"), PublicIPv6: netip.MustParseAddr("2001:db8::9"),
 		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HostLocalDir: "/h", SysctlDir: "/host/proc/sys", PodReleaseDelay: 2 * time.Minute, HealthAddress: "[::1]:1",
-		LogLevel: slog.LevelDebug, LogFormat: "json",
+		LogLevel: slog.LevelDebug, LogFormat: "json", DNS: "off", ClusterDomain: "k8s.test",
+		DNSUpstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:5353")},
 	}
 	var args, environ []string
 	var file strings.Builder
@@ -179,7 +183,17 @@ func TestErrors(t *testing.T) {
 		{"unknown backend", nil, []string{"TWILLD_BACKEND=udp"}, "", `env TWILLD_BACKEND: "udp" is unknown: use vxlan or bgp`},
 		{"datastore", nil, nil, "datastore: consul", `file twill.yaml key datastore: "consul" is unknown: use etcd or kube`},
 		{"unknown proxy", []string{"--proxy=iptables"}, nil, "", `flag --proxy: "iptables" is unknown: use off or nftables`},
-		{"policy to come", []string{"--policy=on"}, nil, "", `flag --policy: "on" is not available in this version: use off`},
+		{"policy", []string{"--policy=yes"}, nil, "", `flag --policy: "yes" is unknown: use on or off`},
+		{"DNS in Kubernetes", []string{"--dns=on", "--datastore=kube"}, nil, "", "flag --dns and flag --datastore: in a Kubernetes cluster CoreDNS answers"},
+		{"DNS for Services of Kubernetes", []string{"--dns=on", "--kubeconfig=/k"}, nil, "",
+			"flag --dns and flag --kubeconfig: Services are those of a Kubernetes cluster, where CoreDNS answers"},
+		{"cluster domain", []string{"--cluster-domain=a b"}, nil, "", `flag --cluster-domain: domain "a b": want labels of letters, digits and hyphens, ` +
+			"divided by dots, such as cluster.local"},
+		{"DNS upstream", []string{"--dns-upstream=192.0.2.53,ns.example.com"}, nil, "",
+			`flag --dns-upstream: "ns.example.com" is no address of a DNS server such as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:5353`},
+		{"two bits for cut connections", []string{"--policy-cut-mark=3"}, nil, "", `flag --policy-cut-mark: "3" is no number with a single bit set, such as 0x80000000`},
+		{"a bit that is too high", []string{"--policy-cut-mark=0x100000000"}, nil, "", `flag --policy-cut-mark: "0x100000000" is no number with a single bit set, such as 0x80000000`},
+		{"log group", []string{"--policy-log-group=65536"}, nil, "", `flag --policy-log-group: "65536" is no number from 0 to 65535`},
 		{"API server's address", []string{"--kube-api-address=10.0.0.1"}, nil, "", `flag --kube-api-address: "10.0.0.1" is no HOST:PORT such as 10.0.0.1:6443`},
 		{"API server's port", []string{"--kube-api-address=10.0.0.1:6443,b:0"}, nil, "", `flag --kube-api-address: "b:0" is no HOST:PORT such as 10.0.0.1:6443`},
 		{"relative BGP file", []string{"--bgp-config=bgp.yaml"}, nil, "", `flag --bgp-config: "bgp.yaml" is no absolute path`},

@@ -4,14 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/bits"
 	"net"
 	"net/netip"
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/twill-cni/twill/dns/zone"
 )
 
 // key is one thing that can be configured.
@@ -34,9 +38,9 @@ func (k key) env() string { return "TWILLD_" + strings.ToUpper(strings.ReplaceAl
 func keys() []key {
 	return []key{
 		{name: "backend", fallback: "vxlan", usage: "how nodes reach each other's pods; must agree with the stored network configuration: vxlan or bgp",
-			parse: choice(func(c *Config) *string { return &c.Backend }, []string{"vxlan", "bgp"}, nil)},
+			parse: choice(func(c *Config) *string { return &c.Backend }, []string{"vxlan", "bgp"})},
 		{name: "datastore", fallback: "etcd", usage: "where leases are kept: etcd, or kube for the Kubernetes API",
-			parse: choice(func(c *Config) *string { return &c.Datastore }, []string{"etcd", "kube"}, nil)},
+			parse: choice(func(c *Config) *string { return &c.Datastore }, []string{"etcd", "kube"})},
 		{name: "etcd-endpoints", fallback: "http://127.0.0.1:2379", usage: "etcd's client URLs, divided by commas", parse: parseEndpoints},
 		{name: "etcd-prefix", fallback: "/coreos.com/network", usage: "etcd key below which everything is kept; flannel's by default", parse: parsePrefix},
 		{name: "etcd-cafile", usage: "file with the certificates that etcd's own is checked against",
@@ -91,16 +95,28 @@ func keys() []key {
 		{name: "metrics-address", fallback: "127.0.0.1:10270", usage: "address of /metrics, which may be that of /healthz; empty for none",
 			parse: address(func(c *Config) *string { return &c.MetricsAddress })},
 		{name: "proxy", fallback: "off", usage: "service proxy in place of kube-proxy: off or nftables",
-			parse: choice(func(c *Config) *string { return &c.Proxy }, []string{"off", "nftables"}, nil)},
+			parse: choice(func(c *Config) *string { return &c.Proxy }, []string{"off", "nftables"})},
 		{name: "proxy-config", usage: "file with the settings of the service proxy, a KubeProxyConfiguration; without it, kube-proxy's defaults",
 			parse: path(func(c *Config) *string { return &c.ProxyConfig }, optional)},
-		{name: "policy", fallback: "off", usage: "enforcement of NetworkPolicy: off",
-			parse: choice(nil, []string{"off"}, []string{"on"})},
+		{name: "policy", fallback: "off", usage: "enforcement of NetworkPolicy and ClusterNetworkPolicy: on or off",
+			parse: choice(func(c *Config) *string { return &c.Policy }, []string{"on", "off"})},
+		{name: "policy-cut-mark", fallback: "0x80000000", usage: "the bit of the mark of tracked connections (ct mark) that stands for those which policies no longer allow; " +
+			"no other program may use it",
+			parse: parseCutMark},
+		{name: "policy-log-group", fallback: "84", usage: "NFLOG group on which the daemon hears of packets that policies refuse; no other program may listen on it",
+			parse: parseLogGroup},
+		{name: "dns", fallback: "off", usage: "answer pods for the names of Services kept in etcd, at their gateway's address, and tell them so: on or off; in " +
+			"Kubernetes CoreDNS does that",
+			parse: choice(func(c *Config) *string { return &c.DNS }, []string{"on", "off"})},
+		{name: "cluster-domain", fallback: "cluster.local", usage: "domain that the names of Services end with; all nodes of a cluster have the same",
+			parse: parseDomain},
+		{name: "dns-upstream", derived: "those of /etc/resolv.conf", usage: "servers that are asked for all other names, ADDRESS or ADDRESS:PORT, several divided by commas",
+			parse: parseUpstreams},
 		{name: "bgp-config", usage: "file with the settings of the backend bgp, read again when it changes; without it, all nodes peer with each other",
 			parse: path(func(c *Config) *string { return &c.BGPConfig }, optional)},
 		{name: "log-level", fallback: "info", usage: "least level that is logged: debug, info, warn, error", parse: parseLevel},
 		{name: "log-format", fallback: "text", usage: "text or json",
-			parse: choice(func(c *Config) *string { return &c.LogFormat }, []string{"text", "json"}, nil)},
+			parse: choice(func(c *Config) *string { return &c.LogFormat }, []string{"text", "json"})},
 		{name: "cleanup", fallback: "false", flagOnly: true, isSwitch: true, usage: "remove all that Twill made on this host, then exit",
 			parse: boolean(func(c *Config) *bool { return &c.Cleanup })},
 		{name: "install", fallback: "false", flagOnly: true, isSwitch: true, usage: "install the plugins beside twilld into cni-bin-dir, then exit",
@@ -123,21 +139,12 @@ func (k key) shownDefault() string {
 	return k.fallback
 }
 
-// choice accepts the values in known and says of those in planned that they are not there yet. A nil field stores nothing.
-func choice(field func(*Config) *string, known, planned []string) func(*Config, string) error {
+// choice accepts the values in known.
+func choice(field func(*Config) *string, known []string) func(*Config, string) error {
 	return func(c *Config, v string) error {
-		for _, k := range known {
-			if v == k {
-				if field != nil {
-					*field(c) = v
-				}
-				return nil
-			}
-		}
-		for _, p := range planned {
-			if v == p {
-				return fmt.Errorf("%q is not available in this version: use %s", v, strings.Join(known, " or "))
-			}
+		if slices.Contains(known, v) {
+			*field(c) = v
+			return nil
 		}
 		return fmt.Errorf("%q is unknown: use %s", v, strings.Join(known, " or "))
 	}
@@ -232,6 +239,29 @@ func parseAPIAddresses(c *Config, v string) error {
 	return nil
 }
 
+func parseDomain(c *Config, v string) error {
+	c.ClusterDomain = strings.ToLower(strings.TrimSuffix(v, "."))
+	return zone.CheckDomain(v)
+}
+
+func parseUpstreams(c *Config, v string) error {
+	c.DNSUpstreams = nil
+	for text := range strings.SplitSeq(v, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		at, err := netip.ParseAddrPort(text)
+		if addr, plain := netip.ParseAddr(text); plain == nil {
+			at, err = netip.AddrPortFrom(addr, 53), nil
+		}
+		if err != nil || at.Port() == 0 || at.Addr().IsUnspecified() || at.Addr().IsMulticast() {
+			return fmt.Errorf("%q is no address of a DNS server such as 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:5353", text)
+		}
+		c.DNSUpstreams = append(c.DNSUpstreams, netip.AddrPortFrom(at.Addr().Unmap(), at.Port()))
+	}
+	return nil
+}
+
 func parsePrefix(c *Config, v string) error {
 	trimmed := strings.TrimRight(v, "/")
 	if !strings.HasPrefix(v, "/") || trimmed == "" {
@@ -285,6 +315,24 @@ func parseReleaseDelay(c *Config, v string) error {
 		return fmt.Errorf("%q is no duration from 100ms to 24h, such as 30s", v)
 	}
 	c.PodReleaseDelay = d
+	return nil
+}
+
+func parseCutMark(c *Config, v string) error {
+	mark, err := strconv.ParseUint(v, 0, 32)
+	if err != nil || bits.OnesCount64(mark) != 1 {
+		return fmt.Errorf("%q is no number with a single bit set, such as 0x80000000", v)
+	}
+	c.PolicyCutMark = uint32(mark)
+	return nil
+}
+
+func parseLogGroup(c *Config, v string) error {
+	group, err := strconv.ParseUint(v, 10, 16)
+	if err != nil {
+		return fmt.Errorf("%q is no number from 0 to 65535", v)
+	}
+	c.PolicyLogGroup = uint16(group)
 	return nil
 }
 

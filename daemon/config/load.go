@@ -245,6 +245,12 @@ func together(c *Config, sources []map[string]setting) error {
 	case c.Install && c.CNIBinDir == "":
 		conflict("install", "cni-bin-dir", "there is no directory to install into")
 	}
+	switch {
+	case c.DNS == "on" && c.Datastore == "kube":
+		conflict("dns", "datastore", "in a Kubernetes cluster CoreDNS answers")
+	case c.DNS == "on" && c.Kubeconfig != "":
+		conflict("dns", "kubeconfig", "Services are those of a Kubernetes cluster, where CoreDNS answers")
+	}
 	if (c.EtcdCertFile == "") != (c.EtcdKeyFile == "") {
 		conflict("etcd-certfile", "etcd-keyfile", "give both or none")
 	}

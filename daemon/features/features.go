@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"syscall"
 
 	"github.com/twill-cni/twill/kernel"
 )
@@ -21,6 +22,7 @@ type Needs struct {
 	IPv4, IPv6 bool
 	VXLAN      bool
 	Proxy      bool
+	Policy     bool
 }
 
 var (
@@ -33,8 +35,17 @@ var (
 
 	numgen    = kernel.Feature{Name: "random numbers in nftables (expression numgen)", Module: "nft_numgen", Option: "CONFIG_NFT_NUMGEN"}
 	hash      = kernel.Feature{Name: "hashes in nftables (expression hash)", Module: "nft_hash", Option: "CONFIG_NFT_HASH"}
+	limit     = kernel.Feature{Name: "limits in nftables (expression limit)", Module: "nft_limit", Option: "CONFIG_NFT_LIMIT"}
+	nflog     = kernel.Feature{Name: "logging in nftables to programs (NFLOG)", Module: "nfnetlink_log", Option: "CONFIG_NFT_LOG and CONFIG_NETFILTER_NETLINK_LOG"}
+	counter   = kernel.Feature{Name: "counters in nftables", Module: "nft_counter", Option: "CONFIG_NFT_COUNTER"}
+	mark      = kernel.Feature{Name: "marks of tracked connections", Option: "CONFIG_NF_CONNTRACK_MARK"}
+	verdicts  = kernel.Feature{Name: "maps of verdicts in nftables", Option: sinceRanges}
+	portRange = kernel.Feature{Name: "ranges of ports in sets of nftables (intervals in concatenations)", Option: sinceRanges}
 	conntrack = kernel.Feature{Name: "connection tracking over netlink", Module: "nf_conntrack_netlink", Option: "CONFIG_NF_CT_NETLINK"}
 )
+
+// sinceRanges is for parts of nf_tables that a kernel cannot be built without, but for its age (nft_set_pipapo).
+const sinceRanges = "CONFIG_NF_TABLES of Linux 5.6 or later"
 
 // ofFamily are features that the kernel has for IPv4 and for IPv6.
 func ofFamily(f kernel.TableFamily) (table, fib, reject kernel.Feature) {
@@ -52,7 +63,7 @@ func ofFamily(f kernel.TableFamily) (table, fib, reject kernel.Feature) {
 func Check(k Kernel, needs Needs) error {
 	var errs []error
 	ask := func(f kernel.Feature, err error) bool {
-		if errors.Is(err, kernel.ErrUnsupported) {
+		if lacks(err) {
 			err = &kernel.LackError{Feature: f, Err: err}
 		}
 		errs = append(errs, err)
@@ -67,9 +78,9 @@ func Check(k Kernel, needs Needs) error {
 	}
 	for _, family := range tables(needs) {
 		// What the kernel takes back costs it some milliseconds each time (nf_tables_abort waits for readers), so all is asked at once.
-		parts := parts(family.of)
+		parts := parts(family.of, needs)
 		err := k.ProbeTable(together(parts))
-		if !errors.Is(err, kernel.ErrUnsupported) {
+		if !lacks(err) {
 			ask(family.feature, err)
 			continue
 		}
@@ -84,10 +95,16 @@ func Check(k Kernel, needs Needs) error {
 			ask(family.feature, err)
 		}
 	}
-	if needs.Proxy {
+	if needs.Proxy || needs.Policy {
 		ask(conntrack, k.ProbeConntrack())
 	}
 	return errors.Join(errs...)
+}
+
+// lacks reports whether the error says that the kernel lacks something. What is asked for is always the same, and right, so a kernel that finds it invalid is
+// from before there was such a thing.
+func lacks(err error) bool {
+	return errors.Is(err, kernel.ErrUnsupported) || errors.Is(err, syscall.EINVAL)
 }
 
 // links are named by their modules, as the kinds of links are.
@@ -124,24 +141,28 @@ type part struct {
 	table   kernel.Table
 }
 
-// parts are what is used in tables of a family: inet for all pods, the others for the service proxy.
-func parts(of kernel.TableFamily) []part {
+// parts are what is used in tables of a family: inet for all pods and for policies, the others for the service proxy.
+func parts(of kernel.TableFamily, needs Needs) []part {
 	port := []kernel.Operand{kernel.FieldDport}
 	dnat := kernel.DNAT{Fields: port, Map: targets}
 	tcp := kernel.Compare{Field: kernel.FieldL4Proto, Value: kernel.Datum{Number: 6}}
 	tracked := kernel.Compare{Field: kernel.FieldCTStatus, Mask: 1, Value: kernel.Datum{Number: 1}}
 	local := kernel.Compare{Field: kernel.FieldFIBDaddrType, Value: kernel.Datum{Number: 2}}
+	choose := func(o kernel.Operand) kernel.Expr { return kernel.Lookup{Fields: []kernel.Operand{o}, Set: numbers} }
 	if of == kernel.FamilyInet {
-		return []part{
+		all := []part{
 			{ct, table(of, tracked)},
 			{nat, natTable(of, "prerouting", tcp, dnat)},
 			{masquerade, natTable(of, "postrouting", kernel.Masquerade{})},
 			{fibInet, table(of, local)},
 		}
+		if needs.Policy {
+			all = append(all, policyParts()...)
+		}
+		return all
 	}
 	_, fib, reject := ofFamily(of)
 	v6 := of == kernel.FamilyIPv6
-	choose := func(o kernel.Operand) kernel.Expr { return kernel.Lookup{Fields: []kernel.Operand{o}, Set: numbers} }
 	source := kernel.FieldIPSaddr
 	if v6 {
 		source = kernel.FieldIP6Saddr
@@ -155,6 +176,28 @@ func parts(of kernel.TableFamily) []part {
 		{reject, table(of, kernel.Reject{})},
 		{numgen, table(of, choose(kernel.Numgen{Random: true, Modulus: 2}))},
 		{hash, table(of, choose(kernel.Hash{Fields: []kernel.Field{source}, Modulus: 2, Seed: 1}))},
+	}
+}
+
+// policyParts are what the table of policies is made of; see package gate.
+func policyParts() []part {
+	const of = kernel.FamilyInet
+	number, set := []kernel.Operand{kernel.Numgen{Modulus: 1}}, []kernel.Operand{kernel.Numgen{Modulus: 1}, kernel.FieldL4Proto, kernel.FieldDport}
+	with := func(s kernel.Set, e kernel.Expr) kernel.Table {
+		t := table(of, e)
+		t.Sets = append(t.Sets, s)
+		return t
+	}
+	return []part{
+		{numgen, with(kernel.Set{Name: priorities, Key: []kernel.Type{kernel.TypeNumber}, Value: []kernel.Type{kernel.TypePriority}},
+			kernel.SetPriority{Fields: number, Map: priorities})},
+		{limit, table(of, kernel.Limit{Rate: 1, Burst: 1})},
+		{nflog, table(of, kernel.Log{Group: 1, Length: 1})},
+		{mark, table(of, kernel.Compare{Field: kernel.FieldCTMark, Mask: 1, Value: kernel.Datum{Number: 1}})},
+		{counter, table(of, kernel.Counter{})},
+		{portRange, with(kernel.Set{Name: ranges, Key: []kernel.Type{kernel.TypeNumber, kernel.TypeInetProto, kernel.TypeInetService}, Interval: true},
+			kernel.Lookup{Fields: set, Set: ranges})},
+		{verdicts, with(kernel.Set{Name: chains, Key: []kernel.Type{kernel.TypeNumber}, Value: []kernel.Type{kernel.TypeVerdict}}, kernel.VerdictMap{Fields: number, Map: chains})},
 	}
 }
 
@@ -178,8 +221,11 @@ func together(parts []part) kernel.Table {
 
 // The sets of a table that is tried.
 const (
-	targets = "targets"
-	numbers = "numbers"
+	targets    = "targets"
+	numbers    = "numbers"
+	priorities = "priorities"
+	ranges     = "ranges"
+	chains     = "chains"
 )
 
 // table returns one with a chain that filters, with one rule; without expressions there is no chain.

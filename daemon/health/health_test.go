@@ -1,7 +1,6 @@
 package health
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twill-cni/twill/daemon/daemontest"
 	"github.com/twill-cni/twill/daemon/node"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/reconcile"
@@ -37,15 +37,7 @@ func serve(t *testing.T, a Addresses, m *Metrics) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
+	daemontest.Start(t, s.Run)
 }
 
 func get(t *testing.T, url string) (int, string) {

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 
+	"github.com/twill-cni/twill/policy/gate"
 	"github.com/twill-cni/twill/store"
 )
 
@@ -23,6 +25,10 @@ type Conflist struct {
 	DataDir string // of the address allocations
 
 	HostLocalDir string // records of another IPAM plugin, whose addresses are passed over; empty for none
+
+	Policy *gate.Config // what the plugin needs to keep new pods closed; nil: nobody enforces policies
+
+	ClusterDomain string // that pods are told the node answers for; empty: it does not
 }
 
 type conflistJSON struct {
@@ -33,11 +39,16 @@ type conflistJSON struct {
 }
 
 type pluginJSON struct {
-	Type         string          `json:"type"`
-	Bridge       string          `json:"bridge"`
-	MTU          int             `json:"mtu"`
-	RunDir       string          `json:"runDir"`
-	IPAM         ipamJSON        `json:"ipam"`
+	Type   string      `json:"type"`
+	Bridge string      `json:"bridge"`
+	MTU    int         `json:"mtu"`
+	RunDir string      `json:"runDir"`
+	IPAM   ipamJSON    `json:"ipam"`
+	Policy *policyJSON `json:"policy,omitempty"`
+	DNS    *dnsJSON    `json:"dns,omitempty"`
+
+	ClusterDomain string `json:"clusterDomain,omitempty"`
+
 	Capabilities map[string]bool `json:"capabilities"`
 }
 
@@ -47,6 +58,20 @@ type ipamJSON struct {
 	DataDir string        `json:"dataDir"`
 
 	HostLocalDir string `json:"hostLocalDir,omitempty"`
+}
+
+type dnsJSON struct {
+	Nameservers []netip.Addr `json:"nameservers"`
+	Search      []string     `json:"search"`
+	Options     []string     `json:"options"`
+}
+
+type policyJSON struct {
+	Networks []netip.Prefix `json:"networks"`
+	CutMark  uint32         `json:"cutMark"`
+	LogGroup uint16         `json:"logGroup"`
+	LogRate  uint32         `json:"logRate"`
+	LogBurst uint32         `json:"logBurst"`
 }
 
 type rangeJSON struct {
@@ -65,10 +90,15 @@ func (c Conflist) Encode() ([]byte, error) {
 			"portMappings": true, "bandwidth": true, "ips": true, "mac": true, "dns": true,
 		},
 	}
-	for _, subnet := range []netip.Prefix{c.Subnets.IPv4, c.Subnets.IPv6} {
-		if subnet.IsValid() {
-			plugin.IPAM.Ranges = append(plugin.IPAM.Ranges, []rangeJSON{{Subnet: subnet}})
-		}
+	for _, subnet := range prefixes(c.Subnets) {
+		plugin.IPAM.Ranges = append(plugin.IPAM.Ranges, []rangeJSON{{Subnet: subnet}})
+	}
+	if p := c.Policy; p != nil {
+		plugin.Policy = &policyJSON{p.NodePods, p.CutMark, p.LogGroup, p.LogRate, p.LogBurst}
+	}
+	if c.ClusterDomain != "" {
+		plugin.ClusterDomain = c.ClusterDomain
+		plugin.DNS = &dnsJSON{Gateways(c.Subnets), []string{"svc." + c.ClusterDomain, c.ClusterDomain}, []string{"ndots:5"}} // as kubelet's
 	}
 	// cniVersions lets a runtime choose the newest that it knows; one that does not know the key takes cniVersion.
 	data, err := json.MarshalIndent(conflistJSON{
@@ -81,4 +111,18 @@ func (c Conflist) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode %s: %w", ConflistName, err)
 	}
 	return append(data, '\n'), nil
+}
+
+// Gateways returns the addresses of the bridge that pods with these subnets have for their gateways: the first of each.
+func Gateways(s store.Subnets) []netip.Addr {
+	var out []netip.Addr
+	for _, p := range prefixes(s) {
+		out = append(out, p.Masked().Addr().Next())
+	}
+	return out
+}
+
+// prefixes returns the subnets that there are.
+func prefixes(s store.Subnets) []netip.Prefix {
+	return slices.DeleteFunc([]netip.Prefix{s.IPv4, s.IPv6}, func(p netip.Prefix) bool { return !p.IsValid() })
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/twill-cni/twill/daemon/node"
+	"github.com/twill-cni/twill/policy/gate"
 	"github.com/twill-cni/twill/store"
 )
 
@@ -17,11 +18,14 @@ type Options struct {
 	SubnetFile   string
 	RunDir       string
 	ConfDir      string
-	BinDir       string // empty: plugins are not installed
-	HostLocalDir string // records of the reference IPAM plugin; empty for none
-	PluginsDir   string // where the plugins are taken from: beside the daemon
-	IPMasq       bool   // as subnet.env is to say it
+	BinDir       string       // empty: plugins are not installed
+	HostLocalDir string       // records of the reference IPAM plugin; empty for none
+	PluginsDir   string       // where the plugins are taken from: beside the daemon
+	IPMasq       bool         // as subnet.env is to say it
+	Policy       *gate.Config // but for NodePods, which the announcement has; nil: nobody enforces policies
 	Log          *slog.Logger
+
+	ClusterDomain string // that the node answers for; empty: it does not
 }
 
 // Host writes the files of one node. It implements node.Host.
@@ -85,6 +89,7 @@ func (h *Host) Announce(a node.Announcement) error {
 	conflist, err := Conflist{
 		Bridge: node.Bridge, MTU: a.MTU, Subnets: a.Subnets,
 		RunDir: h.opts.RunDir, DataDir: filepath.Join(h.opts.RunDir, "ipam"), HostLocalDir: h.opts.HostLocalDir,
+		Policy: h.policy(a.Subnets), ClusterDomain: h.opts.ClusterDomain,
 	}.Encode()
 	if err != nil {
 		return err
@@ -93,6 +98,16 @@ func (h *Host) Announce(a node.Announcement) error {
 		return err
 	}
 	return h.winner()
+}
+
+// policy returns what the plugin is to know of policies.
+func (h *Host) policy(subnets store.Subnets) *gate.Config {
+	if h.opts.Policy == nil {
+		return nil
+	}
+	p := *h.opts.Policy
+	p.NodePods = prefixes(subnets)
+	return &p
 }
 
 func (h *Host) put(path string, data []byte) error {
@@ -132,10 +147,11 @@ func sameDir(a, b string) bool {
 	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-// Remove deletes what Announce and Remember wrote, and the socket of a daemon that was killed, the conflist first, and returns the names of what was there. The plugins stay where they
+// Remove deletes what Announce and Remember wrote, and the sockets of a daemon that was killed, the conflist first, and returns the names of what was there. The plugins stay where they
 // came from when that is the runtime's directory itself.
 func (h *Host) Remove() (removed []string, err error) {
-	paths := []string{h.conflist(), h.opts.SubnetFile, h.memory(MemoryOfLease), h.memory(MemoryOfServices), h.socket()}
+	paths := []string{h.conflist(), h.opts.SubnetFile, h.memory(MemoryOfLease), h.memory(MemoryOfServices), h.socket(),
+		gate.SocketPath(h.opts.RunDir), gate.LockPath(h.opts.RunDir)}
 	if h.opts.BinDir != "" && !sameDir(h.opts.BinDir, h.opts.PluginsDir) {
 		for _, name := range plugins() {
 			paths = append(paths, filepath.Join(h.opts.BinDir, name))

@@ -126,6 +126,22 @@ func TestConflist(t *testing.T) {
 	}
 }
 
+// Pods are told of the node's DNS server when there is one.
+func TestConflistDNS(t *testing.T) {
+	got, err := Conflist{Bridge: "cni0", Subnets: subnets("10.5.1.0/24", "fd00:5:1::/64"), ClusterDomain: "cluster.local"}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, got); err != nil {
+		t.Fatal(err)
+	}
+	const want = `"dns":{"nameservers":["10.5.1.1","fd00:5:1::1"],"search":["svc.cluster.local","cluster.local"],"options":["ndots:5"]},"clusterDomain":"cluster.local"`
+	if !strings.Contains(compact.String(), want) {
+		t.Errorf("%s: want %s", compact.String(), want)
+	}
+}
+
 // testHost returns a Host on directories of its own, with plugins to install.
 func testHost(t *testing.T) (*Host, Options) {
 	t.Helper()

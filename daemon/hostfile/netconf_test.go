@@ -9,8 +9,12 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/twill-cni/twill/daemon/node"
 	"github.com/twill-cni/twill/ipam"
 	"github.com/twill-cni/twill/plugins/netconf"
+	"github.com/twill-cni/twill/policy/gate"
 	"github.com/twill-cni/twill/store"
 )
 
@@ -34,7 +38,7 @@ func TestNetconf(t *testing.T) {
 		t.Fatal(err)
 	}
 	conf, err := netconf.Parse(data)
-	if err != nil || conf.Name != NetworkName || conf.RunDir != "/run/x" {
+	if err != nil || conf.Name != NetworkName || conf.RunDir != "/run/x" || conf.Policy != nil {
 		t.Errorf("%+v, %v", conf, err)
 	}
 	parsed, err := ipam.ParseConfig(data)
@@ -45,5 +49,48 @@ func TestNetconf(t *testing.T) {
 		if conf, err := netconfOf([]byte(broken)); err == nil {
 			t.Errorf("%q yields %s", broken, conf)
 		}
+	}
+}
+
+// The plugin makes the table that the daemon would make.
+func TestNetconfWithPolicy(t *testing.T) {
+	h, opts := testHost(t)
+	policy := gate.Config{Bridge: node.Bridge, CutMark: 1 << 31, LogGroup: 7, LogRate: 10, LogBurst: 20}
+	opts.Policy = &policy
+	with := New(opts)
+	for _, tt := range []struct {
+		name string
+		host *Host
+		a    node.Announcement
+		want []netip.Prefix // nil: without policies
+	}{
+		{"dual stack", with, announcement("10.5.1.0/24", "fd00:5:1::/64", 1450), []netip.Prefix{netip.MustParsePrefix("10.5.1.0/24"), netip.MustParsePrefix("fd00:5:1::/64")}},
+		{"IPv6", with, announcement("", "fd00:5:1::/64", 1450), []netip.Prefix{netip.MustParsePrefix("fd00:5:1::/64")}},
+		{"off", h, announcement("10.5.1.0/24", "", 1450), nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := tt.host.Announce(tt.a); err != nil {
+				t.Fatal(err)
+			}
+			data, err := tt.host.Netconf()
+			if err != nil {
+				t.Fatal(err)
+			}
+			conf, err := netconf.Parse(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want *gate.Config
+			if tt.want != nil {
+				c := policy
+				c.NodePods, want = tt.want, &c
+			}
+			if diff := cmp.Diff(want, conf.Policy, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	if policy.NodePods != nil {
+		t.Errorf("the options were changed: %v", policy.NodePods)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/twill-cni/twill/daemon/daemontest"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/kerneltest"
 	"github.com/twill-cni/twill/kernel/reconcile"
@@ -35,7 +36,7 @@ type world struct {
 	monitor *fakeMonitor
 	host    *fakeHost
 	syncs   *counter
-	log     *lockedText
+	log     *daemontest.Log
 	node    *Node
 	stop    func() error // ends the node and returns what Run did
 }
@@ -45,7 +46,7 @@ func inWorld(t *testing.T, config string, test func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{
 			t: t, store: storetest.NewStore(config), kernel: kerneltest.New(), tables: kerneltest.NewTables(),
-			monitor: &fakeMonitor{}, host: &fakeHost{}, syncs: &counter{}, log: &lockedText{},
+			monitor: &fakeMonitor{}, host: &fakeHost{}, syncs: &counter{}, log: &daemontest.Log{},
 		}
 		w.uplink.set(kernel.Uplink{Name: "eth0", MTU: 1500, Addresses: []netip.Prefix{
 			netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")}})
@@ -316,23 +317,6 @@ func (c *counter) first() Report {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.reports[0]
-}
-
-type lockedText struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *lockedText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lockedText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 var errAway = errors.New("connection refused")

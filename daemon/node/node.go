@@ -89,6 +89,7 @@ type Report struct {
 	Rejected int  // records and peers that were skipped
 	Learning bool // the backend has not learned all that there is: what seems stale was left
 	Behind   bool // of the first syncs: peers came while it ran, which the next one programs
+	Drift    bool // a notification of the kernel asked for it: changes put right what another program did
 }
 
 // Options are what a Node works with. All but Tables, BridgeMAC, Forwarding, Housekeeping and Observer are needed.
@@ -170,7 +171,10 @@ func (n *Node) Status() *Status { return n.status }
 // cannot mend: a configuration that does not fit this node. It must be called once.
 func (n *Node) Run(ctx context.Context) error {
 	s, err := n.start(ctx)
-	if err != nil || s == nil {
+	if ctx.Err() != nil {
+		return nil // also when that is what start failed for
+	}
+	if err != nil {
 		return err
 	}
 	// Before the first sync reads the kernel, so that it needs not be read twice. A failure is retried by the watcher.

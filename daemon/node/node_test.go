@@ -523,6 +523,21 @@ func TestUplinkIsWatchedFromTheStart(t *testing.T) {
 	})
 }
 
+// A node that is to end while it starts ends well, although what it was reading is cut short.
+func TestEndWhileItStarts(t *testing.T) {
+	inWorld(t, networkConfig, func(w *world) {
+		opts := w.options()
+		opts.BridgeMAC = func(ctx context.Context) (kernel.MAC, error) {
+			<-ctx.Done()
+			return kernel.MAC{}, ctx.Err()
+		}
+		w.startWith(opts)
+		if err := w.stop(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
 func TestStopLeavesTheKernel(t *testing.T) {
 	inWorld(t, networkConfig, func(w *world) {
 		w.store.SetPeers(peer(100))

@@ -135,7 +135,7 @@ func (s *server) sync(ctx context.Context, what mark, snap store.Snapshot) (Repo
 		s.n.opts.Dataplane.Resync()
 	}
 	state, rejected, err := s.render(snap)
-	report := Report{Peers: s.reached(state.Fragments), Rejected: len(rejected), Learning: state.KeepStale}
+	report := Report{Peers: s.reached(state.Fragments), Rejected: len(rejected), Learning: state.KeepStale, Drift: what&markDrift != 0 && what&^kernelMarks == 0}
 	s.told.rejected(rejected)
 	if err != nil {
 		return report, errors.Join(append(errs, err)...)

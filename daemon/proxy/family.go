@@ -102,14 +102,7 @@ func (p *Proxy) syncSkeleton(ctx context.Context, f *family) error {
 // list reads the large sets.
 func (p *Proxy) list(ctx context.Context, f *family) (*dnat.Listing, error) {
 	listing := &dnat.Listing{}
-	for _, set := range dnat.BulkSets() {
-		id := kernel.SetID{Family: f.config.Family, Table: dnat.TableName, Set: set}
-		err := p.opts.Kernel.Entries(ctx, id, func() { listing.Clear(set) }, func(e kernel.Entry) { listing.Add(set, e) })
-		if err != nil {
-			return nil, fmt.Errorf("list set %s: %w", set, err)
-		}
-	}
-	return listing, nil
+	return listing, listing.Read(ctx, p.opts.Kernel, f.config.Family, dnat.TableName, dnat.BulkSets()...)
 }
 
 // write changes elements, in several transactions when there are very many.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,10 +10,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/twill-cni/twill/daemon/daemontest"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/conntrack"
 	"github.com/twill-cni/twill/kernel/kerneltest"
@@ -23,27 +22,13 @@ import (
 	"github.com/twill-cni/twill/store"
 )
 
-// patience is for what takes milliseconds on an idle machine.
-const patience = 20 * time.Second
-
 // source is a store.ServiceSource that tells what it is given.
-type source chan telling
-
-type telling struct {
-	store.ServiceChanges
-	told chan struct{} // closed when they were
+type source struct {
+	daemontest.Source[store.ServiceChanges]
 }
 
 func (s source) WatchServices(ctx context.Context, emit func(store.ServiceChanges)) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case c := <-s:
-			emit(c.ServiceChanges)
-			close(c.told)
-		}
-	}
+	return s.Watch(ctx, emit)
 }
 
 // flows is a conntrack table.
@@ -102,31 +87,13 @@ func (f *flows) list() []string {
 	return out
 }
 
-// lines is a log.
-type lines struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lines) count(text string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), text)
-}
-
 // rig is a proxy on a kernel in memory.
 type rig struct {
 	t        testing.TB
 	tables   *kerneltest.Tables
 	source   source
 	flows    *flows
-	log      *lines
+	log      *daemontest.Log
 	registry *prometheus.Registry
 	config   *config.Config
 	proxy    *Proxy
@@ -136,7 +103,7 @@ type rig struct {
 func newRig(t testing.TB, tables *kerneltest.Tables) *rig {
 	c := config.Default()
 	c.HealthzAddress, c.MetricsAddress = "127.0.0.1:0", "127.0.0.1:0"
-	r := &rig{t: t, tables: tables, source: make(source), flows: &flows{entries: map[conntrack.Flows][]conntrack.Flow{}}, log: &lines{},
+	r := &rig{t: t, tables: tables, source: source{make(daemontest.Source[store.ServiceChanges])}, flows: &flows{entries: map[conntrack.Flows][]conntrack.Flow{}}, log: &daemontest.Log{},
 		registry: prometheus.NewRegistry(), config: c}
 	r.proxy = New(Options{Source: r.source, Kernel: tables, Config: c, NodeName: "node-a", Conntrack: r.flows.conntrack(),
 		Metrics: NewMetrics(r.registry), Gatherer: r.registry, Log: slog.New(slog.NewTextHandler(r.log, nil))})
@@ -145,29 +112,13 @@ func newRig(t testing.TB, tables *kerneltest.Tables) *rig {
 }
 
 // start runs the proxy until the test ends, or stop is called.
-func (r *rig) start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- r.proxy.Run(ctx) }()
-	r.stop = sync.OnceFunc(func() {
-		cancel()
-		select {
-		case err := <-ended:
-			if err != nil {
-				r.t.Errorf("Run: %v", err)
-			}
-		case <-time.After(patience):
-			r.t.Error("Run does not end")
-		}
-	})
-	r.t.Cleanup(r.stop)
-}
+func (r *rig) start() { r.stop = daemontest.Start(r.t, r.proxy.Run) }
 
 var testHost = Host{
-	PodNetworks:     prefixes("10.244.0.0/16", "fd00:244::/48"),
-	NodePodNetworks: prefixes("10.244.1.0/24", "fd00:244:0:1::/64"),
-	Addrs:           addrs("192.0.2.1", "2001:db8::1"),
-	NodePortAddrs:   addrs("192.0.2.1", "2001:db8::1"),
+	PodNetworks:     daemontest.Prefixes("10.244.0.0/16", "fd00:244::/48"),
+	NodePodNetworks: daemontest.Prefixes("10.244.1.0/24", "fd00:244:0:1::/64"),
+	Addrs:           daemontest.Addrs("192.0.2.1", "2001:db8::1"),
+	NodePortAddrs:   daemontest.Addrs("192.0.2.1", "2001:db8::1"),
 }
 
 // begin starts the proxy with these objects, and waits until the kernel holds them.
@@ -177,36 +128,19 @@ func (r *rig) begin(objects ...any) {
 	r.proxy.SetHost(testHost)
 	c := changes(objects...)
 	c.Reset = true
-	r.send(c)
+	r.source.Tell(r.t, c)
 	r.until("the first sync", func() bool { return r.proxy.Ready() == nil })
 }
 
 // tell has the source tell changes.
 func (r *rig) tell(objects ...any) {
 	r.t.Helper()
-	r.send(changes(objects...))
-}
-
-func (r *rig) send(c store.ServiceChanges) {
-	r.t.Helper()
-	told := make(chan struct{})
-	select {
-	case r.source <- telling{c, told}:
-		<-told
-	case <-time.After(patience):
-		r.t.Fatal("nobody listens to the source")
-	}
+	r.source.Tell(r.t, changes(objects...))
 }
 
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(patience)
-	for !ok() {
-		if time.Now().After(deadline) {
-			r.t.Fatalf("still waiting for %s\n%s\n%s", what, r.dump(), r.log.b.String())
-		}
-		time.Sleep(time.Millisecond)
-	}
+	daemontest.Until(r.t, what, ok, func() string { return r.dump() + "\n" + r.log.String() })
 }
 
 // settled waits until the kernel holds all that was told.
@@ -218,10 +152,13 @@ func (r *rig) settled() {
 		r.proxy.mu.Unlock()
 		r.proxy.state.Lock()
 		defer r.proxy.state.Unlock()
-		r.proxy.health.mu.Lock()
-		defer r.proxy.health.mu.Unlock()
-		return in.changes == nil && in.host == nil && !in.drift && !in.compare && r.proxy.health.queued.IsZero() && r.proxy.health.err == nil
+		return in.changes == nil && in.host == nil && !in.drift && !in.compare && r.proxy.health.State().Idle()
 	})
+}
+
+func (r *rig) figure(name string) float64 {
+	r.t.Helper()
+	return daemontest.Figure(r.t, r.registry, name)
 }
 
 // dump returns what the large sets hold.
@@ -246,40 +183,6 @@ func meaning(dump string) string {
 	all := strings.Split(slot.ReplaceAllString(dump, "$1 :"), "\n")
 	slices.Sort(all)
 	return strings.Join(all, "\n")
-}
-
-// figure returns a metric's value, summed over its labels: a histogram's is how often it observed.
-func (r *rig) figure(name string) float64 {
-	r.t.Helper()
-	all, err := r.registry.Gather()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for _, f := range all {
-		if f.GetName() == name {
-			sum := 0.0
-			for _, m := range f.GetMetric() {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
-			}
-			return sum
-		}
-	}
-	r.t.Fatalf("no metric %s", name)
-	return 0
-}
-
-func addrs(all ...string) (out []netip.Addr) {
-	for _, a := range all {
-		out = append(out, netip.MustParseAddr(a))
-	}
-	return out
-}
-
-func prefixes(all ...string) (out []netip.Prefix) {
-	for _, p := range all {
-		out = append(out, netip.MustParsePrefix(p))
-	}
-	return out
 }
 
 // gone is an object that is there no more: "web" a Service, "web/1" a slice.
@@ -312,7 +215,7 @@ func changes(objects ...any) store.ServiceChanges {
 // svc is a Service of one port, 80, at 10.96.0.n and fd00:96::n.
 func svc(name string, n int, change ...func(*store.Service)) *store.Service {
 	s := &store.Service{Name: named(name), Type: store.ServiceClusterIP,
-		ClusterIPs: addrs(fmt.Sprintf("10.96.0.%d", n), fmt.Sprintf("fd00:96::%d", n)),
+		ClusterIPs: daemontest.Addrs(fmt.Sprintf("10.96.0.%d", n), fmt.Sprintf("fd00:96::%d", n)),
 		Ports:      []store.ServicePort{{Protocol: store.TCP, Port: 80}}}
 	for _, f := range change {
 		f(s)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/twill-cni/twill/daemon/daemontest"
 	"github.com/twill-cni/twill/kernel/conntrack"
 	"github.com/twill-cni/twill/kernel/kerneltest"
 	"github.com/twill-cni/twill/proxy/service"
@@ -25,7 +26,7 @@ func reset(s *store.Service) { s.ResetConnections = true }
 func TestStaleFlows(t *testing.T) {
 	four := func(s *store.Service) { s.ClusterIPs = s.ClusterIPs[:1] }
 	local := func(s *store.Service) {
-		s.Type, s.ExternalLocal, s.ExternalIPs = store.ServiceNodePort, true, addrs("198.51.100.7")
+		s.Type, s.ExternalLocal, s.ExternalIPs = store.ServiceNodePort, true, daemontest.Addrs("198.51.100.7")
 	}
 	draining := slice("a", "10.244.1.5", "10.244.1.6")
 	draining.Endpoints[1].Ready, draining.Endpoints[1].Terminating = false, true
@@ -115,7 +116,7 @@ func TestFlushFollowsAChange(t *testing.T) {
 	r.flows.mu.Unlock()
 	r.tell(slice("dns", "10.244.1.70"))
 	r.until("the failure to be counted", func() bool { return r.figure("twill_proxy_conntrack_failures_total") == 1 })
-	r.until("the failure to be logged", func() bool { return r.log.count("until it pauses") == 1 })
+	r.until("the failure to be logged", func() bool { return r.log.Count("until it pauses") == 1 })
 	r.tell(slice("dns", "10.244.1.71"))
 	r.until("the flush", func() bool { return len(r.flows.list()) == 1 })
 	if diff := cmp.Diff([]string{"protocol 17 to 10.96.0.2:80 answered by 10.244.1.70:8080"}, r.flows.list()); diff != "" {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/twill-cni/twill/daemon/syncloop"
 	"github.com/twill-cni/twill/kernel/conntrack"
 	"github.com/twill-cni/twill/proxy/service"
 	"github.com/twill-cni/twill/store"
@@ -48,7 +49,7 @@ func (f *flusher) Add(matches []conntrack.Match) {
 		f.queue[m] = struct{}{}
 	}
 	f.mu.Unlock()
-	f.nudge()
+	syncloop.Nudge(f.wake)
 }
 
 // Sweep has all entries looked at: what happened while nobody watched is not known.
@@ -56,14 +57,7 @@ func (f *flusher) Sweep() {
 	f.mu.Lock()
 	f.all = true
 	f.mu.Unlock()
-	f.nudge()
-}
-
-func (f *flusher) nudge() {
-	select {
-	case f.wake <- struct{}{}:
-	default:
-	}
+	syncloop.Nudge(f.wake)
 }
 
 func (f *flusher) take() (queue map[conntrack.Match]struct{}, all bool) {

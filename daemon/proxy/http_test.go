@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/twill-cni/twill/daemon/daemontest"
 	"github.com/twill-cni/twill/kernel/kerneltest"
 	"github.com/twill-cni/twill/proxy/service"
 	"github.com/twill-cni/twill/store"
@@ -45,19 +47,19 @@ func TestHealth(t *testing.T) {
 	}{
 		"starting": {func(*health) {}, 200, `{"lastUpdated":"NOW","currentTime":"NOW","nodeEligible":true,"healthy":true}`,
 			200, `{"lastUpdated":"NOW","currentTime":"NOW","healthy":true}`, time.Hour},
-		"waiting for the source": {func(h *health) { h.queue() }, 200, `{"lastUpdated":"NOW","currentTime":"NOW","nodeEligible":true,"healthy":true}`,
+		"waiting for the source": {func(h *health) { h.Queue() }, 200, `{"lastUpdated":"NOW","currentTime":"NOW","nodeEligible":true,"healthy":true}`,
 			200, `{"lastUpdated":"NOW","currentTime":"NOW","healthy":true}`, time.Hour},
-		"refused from the start": {func(h *health) { h.queue(); h.sync(start, errors.New("broken")) }, 503,
+		"refused from the start": {func(h *health) { h.Queue(); h.Synced(start, errors.New("broken")) }, 503,
 			`{"lastUpdated":"0001-01-01T00:00:00Z","currentTime":"NOW","nodeEligible":true,"healthy":false}`,
 			503, `{"lastUpdated":"0001-01-01T00:00:00Z","currentTime":"NOW","healthy":false}`, time.Hour},
-		"synced": {func(h *health) { h.queue(); h.sync(start, nil) }, 200, `{"lastUpdated":"NOW","currentTime":"NOW","nodeEligible":true,` + healthy,
+		"synced": {func(h *health) { h.Queue(); h.Synced(start, nil) }, 200, `{"lastUpdated":"NOW","currentTime":"NOW","nodeEligible":true,` + healthy,
 			200, `{"lastUpdated":"NOW","currentTime":"NOW",` + healthy, time.Hour},
-		"a change waits": {func(h *health) { h.sync(start, nil); h.queue() }, 200, `{"lastUpdated":"NOW","currentTime":"NOW","nodeEligible":true,` + healthy,
+		"a change waits": {func(h *health) { h.Synced(start, nil); h.Queue() }, 200, `{"lastUpdated":"NOW","currentTime":"NOW","nodeEligible":true,` + healthy,
 			200, `{"lastUpdated":"NOW","currentTime":"NOW",` + healthy, time.Minute - 1},
-		"a change waits too long": {func(h *health) { h.sync(start, nil); h.queue() }, 503,
+		"a change waits too long": {func(h *health) { h.Synced(start, nil); h.Queue() }, 503,
 			`{"lastUpdated":"2026-01-01T00:00:00Z","currentTime":"NOW","nodeEligible":true,` + late,
 			503, `{"lastUpdated":"2026-01-01T00:00:00Z","currentTime":"NOW",` + late, time.Minute},
-		"the node goes": {func(h *health) { h.sync(start, nil); h.setEligible(false) }, 503,
+		"the node goes": {func(h *health) { h.Synced(start, nil); h.setEligible(false) }, 503,
 			`{"lastUpdated":"2026-01-01T00:00:00Z","currentTime":"NOW","nodeEligible":false,` + healthy,
 			200, `{"lastUpdated":"NOW","currentTime":"NOW",` + healthy, time.Hour},
 	} {
@@ -90,8 +92,8 @@ func TestHealthOfAChangeDuringASync(t *testing.T) {
 	h := newHealth(time.Minute, func() time.Time { return now })
 	began := now
 	now = now.Add(time.Second)
-	h.queue()
-	h.sync(began, nil)
+	h.Queue()
+	h.Synced(began, nil)
 	now = now.Add(time.Hour)
 	if h.Healthy() {
 		t.Error("the change is forgotten")
@@ -105,7 +107,7 @@ func TestNodeThatGoes(t *testing.T) {
 	for _, eligible := range []*bool{&no, nil, &yes} {
 		c := changes()
 		c.NodeEligible = eligible
-		r.send(c)
+		r.source.Tell(r.t, c)
 		code, _ := answer(t, r.proxy.healthHandler(), "/healthz", time.Time{})
 		want := 503
 		if eligible == &yes {
@@ -159,7 +161,7 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // ask asks a health check node port: the code, 0 when nobody answers, the body and the header.
 func ask(port uint16) (int, string, string) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: daemontest.Patience}
 	got, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
 	if err != nil {
 		return 0, "", ""
@@ -208,12 +210,12 @@ func TestHealthCheckPortThatIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := &lines{}
+	log := &daemontest.Log{}
 	c := newChecks(slog.New(slog.NewTextHandler(log, nil)), func() bool { return true })
 	defer c.close()
 	c.Change(map[store.ObjectName]*service.HealthCheck{named("a"): {Port: 32003, LocalEndpoints: 1}})
 	c.retry()
-	if n := log.count("does not answer"); n != 1 {
+	if n := log.Count("does not answer"); n != 1 {
 		t.Errorf("told %d times", n)
 	}
 	_ = taken.Close()

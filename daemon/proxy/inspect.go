@@ -116,7 +116,7 @@ func (p *Proxy) desired(name store.ObjectName) (*desired, error) {
 		v.families = append(v.families, desiredFamily{f.config.Family, f.table.Snapshot(only...), f.table.Skeleton()})
 	}
 	if len(v.families) < 2 {
-		return nil, errors.Join(errNotSynced, p.health.Err())
+		return nil, errors.Join(errNotSynced, p.health.State().Err)
 	}
 	return v, nil
 }

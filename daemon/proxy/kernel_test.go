@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/twill-cni/twill/daemon/daemontest"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/conntrack"
 	"github.com/twill-cni/twill/kernel/kerneltest"
@@ -89,11 +90,11 @@ func serve(t *testing.T, address string) {
 
 // connect connects to a Service and says which endpoint answered.
 func connect(address string) (net.Conn, string, error) {
-	c, err := net.DialTimeout("tcp", address, patience)
+	c, err := net.DialTimeout("tcp", address, daemontest.Patience)
 	if err != nil {
 		return nil, "", err
 	}
-	_ = c.SetDeadline(time.Now().Add(patience))
+	_ = c.SetDeadline(time.Now().Add(daemontest.Patience))
 	b := make([]byte, 64)
 	n, err := c.Read(b)
 	if err != nil {

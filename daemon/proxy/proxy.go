@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/twill-cni/twill/daemon/syncloop"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/conntrack"
 	"github.com/twill-cni/twill/proxy/config"
@@ -68,7 +69,7 @@ type Proxy struct {
 	flusher *flusher
 	checks  *checks
 
-	wake chan struct{} // of capacity 1
+	loop *syncloop.Loop
 	mu   sync.Mutex
 	in   inbox
 
@@ -84,7 +85,6 @@ type Proxy struct {
 	unwritten inbox                                 // what was taken in and is not in the kernel yet; only its numbers and since count
 	steered   map[store.ObjectName]*service.Service // those with a scheduler that goes by connections
 	weights   weights                               // of their endpoints
-	failed    string                                // the error that was logged last
 	compared  time.Duration                         // how long the last comparison took
 	endpoints int                                   // of all frontends
 	programs  uint64                                // how often the kernel was written to, or compared
@@ -115,7 +115,7 @@ func New(opts Options) *Proxy {
 	p := &Proxy{
 		opts:    opts,
 		health:  newHealth(healthTimeout, time.Now),
-		wake:    make(chan struct{}, 1),
+		loop:    syncloop.New("Services", opts.Log),
 		tracker: service.NewTracker(service.Node{Name: opts.NodeName, Scheduler: opts.Config.Scheduler, MasqueradeAll: opts.Config.MasqueradeAll}),
 		routes:  service.NewRoutes(),
 		steered: map[store.ObjectName]*service.Service{},
@@ -146,16 +146,9 @@ func (p *Proxy) put(f func(*inbox)) {
 	p.mu.Lock()
 	f(&p.in)
 	p.mu.Unlock()
-	p.health.queue()
+	p.health.Queue()
 	p.opts.Metrics.lastQueued.SetToCurrentTime()
-	p.nudge()
-}
-
-func (p *Proxy) nudge() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	p.loop.Nudge()
 }
 
 func (p *Proxy) take() inbox {
@@ -183,7 +176,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	g.Go(func() error { return p.checks.Run(ctx) })
 	g.Go(func() error { return p.steer(ctx) })
 	g.Go(func() error {
-		p.loop(ctx)
+		p.run(ctx)
 		return nil
 	})
 	c := p.opts.Config
@@ -237,13 +230,16 @@ func (p *Proxy) metricsHandler() http.Handler {
 	return mux
 }
 
+// Progress returns how the programming goes.
+func (p *Proxy) Progress() syncloop.State { return p.health.State() }
+
 // Ready returns nil when the kernel holds what the source told at first, else why it does not.
 func (p *Proxy) Ready() error {
-	if p.health.Synced() {
+	switch s := p.health.State(); {
+	case !s.Synced.IsZero():
 		return nil
-	}
-	if err := p.health.Err(); err != nil {
-		return fmt.Errorf("service proxy: %w", err)
+	case s.Err != nil:
+		return fmt.Errorf("service proxy: %w", s.Err)
 	}
 	return errNotSynced
 }

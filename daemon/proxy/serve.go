@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/twill-cni/twill/daemon/syncloop"
 )
 
 // listenAgain is the time between attempts to listen at an address that is taken.
@@ -56,7 +58,7 @@ func (e endpoint) listen(ctx context.Context) (net.Listener, error) {
 			told = text
 			e.log.Warn("address of the service proxy cannot be had: trying until it can", "address", e.address, "err", err)
 		}
-		if !sleep(ctx, listenAgain) {
+		if !syncloop.Sleep(ctx, listenAgain) {
 			return nil, ctx.Err()
 		}
 	}

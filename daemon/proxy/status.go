@@ -3,72 +3,29 @@ package proxy
 import (
 	"encoding/json"
 	"net/http"
-	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/twill-cni/twill/daemon/syncloop"
 )
 
-// health is when changes came and when they were in the kernel.
+// health is how syncs go, and whether load balancers may send to the node.
 type health struct {
-	timeout time.Duration // for which a change may wait
-	now     func() time.Time
-
-	mu         sync.Mutex
-	queued     time.Time // of the oldest change that is not in the kernel; zero: none waits
-	synced     time.Time // of the last good sync; zero: none yet
-	err        error     // of the last sync
-	ineligible bool      // load balancers are to send nothing to the node
+	*syncloop.Progress
+	timeout    time.Duration // for which a change may wait
+	ineligible atomic.Bool   // load balancers are to send nothing to the node
 }
 
 func newHealth(timeout time.Duration, now func() time.Time) *health {
-	return &health{timeout: timeout, now: now}
-}
-
-// queue tells that a change waits. Whoever calls it has a sync follow.
-func (h *health) queue() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.queued.IsZero() {
-		h.queued = h.now()
-	}
-}
-
-// sync tells how a sync that began then went.
-func (h *health) sync(began time.Time, err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.err = err; err != nil {
-		return
-	}
-	h.synced = h.now()
-	if !h.queued.After(began) {
-		h.queued = time.Time{}
-	}
+	return &health{Progress: syncloop.NewProgress(now), timeout: timeout}
 }
 
 // setEligible says whether the node is to get connections from load balancers.
-func (h *health) setEligible(eligible bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.ineligible = !eligible
-}
+func (h *health) setEligible(eligible bool) { h.ineligible.Store(!eligible) }
 
 // Healthy reports whether no change waits longer than it may. As with kube-proxy, a proxy that waits for its source is healthy; one that
 // the kernel refuses is not.
-func (h *health) Healthy() bool { return h.state().Healthy }
-
-// Synced reports whether the kernel holds what the source said at first.
-func (h *health) Synced() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return !h.synced.IsZero()
-}
-
-// Err returns the error of the last sync.
-func (h *health) Err() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.err
-}
+func (h *health) Healthy() bool { return h.answer().Healthy }
 
 // healthAnswer has the form of kube-proxy's ProxyHealth (pkg/proxy/healthcheck/proxy_health.go).
 type healthAnswer struct {
@@ -84,30 +41,28 @@ type familyHealth struct {
 	Healthy     bool      `json:"healthy"`
 }
 
-// state returns the health as of now. Both families are written in one sync.
-func (h *health) state() healthAnswer {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	now := h.now()
-	starting := h.synced.IsZero() && h.err == nil
-	a := healthAnswer{LastUpdated: h.synced, CurrentTime: now, Healthy: starting || h.queued.IsZero() || now.Sub(h.queued) < h.timeout}
-	if !h.synced.IsZero() {
-		of := familyHealth{h.synced, a.Healthy}
+// answer returns the health as of now. Both families are written in one sync.
+func (h *health) answer() healthAnswer {
+	s := h.State()
+	starting := s.Synced.IsZero() && s.Err == nil
+	a := healthAnswer{LastUpdated: s.Synced, CurrentTime: s.Now, Healthy: starting || s.Waiting < h.timeout}
+	if !s.Synced.IsZero() {
+		of := familyHealth{s.Synced, a.Healthy}
 		a.Status = map[string]familyHealth{"IPv4": of, "IPv6": of}
 	}
-	eligible := !h.ineligible
+	eligible := !h.ineligible.Load()
 	a.NodeEligible = &eligible
 	return a
 }
 
 // healthz answers whether load balancers may send to the node, livez whether the proxy works.
 func (h *health) healthz(w http.ResponseWriter, _ *http.Request) {
-	a := h.state()
+	a := h.answer()
 	a.write(w, a.Healthy && *a.NodeEligible)
 }
 
 func (h *health) livez(w http.ResponseWriter, _ *http.Request) {
-	a := h.state()
+	a := h.answer()
 	a.NodeEligible = nil
 	a.write(w, a.Healthy)
 }

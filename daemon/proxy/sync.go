@@ -16,10 +16,6 @@ import (
 )
 
 const (
-	// After an error, a sync is tried again after the one, then twice the time, and so on to the other.
-	retryFirst = 50 * time.Millisecond
-	retryMost  = 5 * time.Second
-
 	// pieceSize is how many elements are written in one transaction at most. The kernel keeps some 8 KiB for each until the transaction ends, and
 	// holds a lock that other programs want; larger pieces are no faster.
 	pieceSize = 1_000
@@ -36,74 +32,26 @@ const (
 
 var errNotSynced = errors.New("service proxy: Services have not been read yet")
 
-// loop syncs whenever something came, until ctx ends.
-func (p *Proxy) loop(ctx context.Context) {
-	full := time.NewTimer(p.period())
-	defer full.Stop()
-	var delay time.Duration
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.wake:
-		case <-full.C:
-			full.Reset(p.period())
-			p.put(func(in *inbox) { in.compare = true })
-		}
-		began := time.Now()
-		in := p.take()
-		err := p.sync(ctx, in)
-		if ctx.Err() != nil {
-			return
-		}
-		wait := time.Until(began.Add(p.opts.Config.MinSyncPeriod))
-		switch {
-		case err != nil:
-			delay = min(max(2*delay, retryFirst), retryMost)
-			wait = delay
-			p.nudge()
-		case in.drift:
-			wait = max(wait, driftSpacing, p.compared)
-			delay = 0
-		default:
-			delay = 0
-		}
-		p.tell(err)
-		if !sleep(ctx, wait) {
-			return
-		}
+// syncOnce syncs with what has come, and returns the pause that is to follow.
+func (p *Proxy) syncOnce(ctx context.Context) (pause time.Duration, err error) {
+	began := time.Now()
+	in := p.take()
+	err = p.sync(ctx, in)
+	pause = time.Until(began.Add(p.opts.Config.MinSyncPeriod))
+	if in.drift {
+		pause = max(pause, driftSpacing, p.compared)
 	}
+	return pause, err
+}
+
+// run syncs until ctx ends.
+func (p *Proxy) run(ctx context.Context) {
+	p.loop.Run(ctx, p.syncOnce, p.period, func() { p.put(func(in *inbox) { in.compare = true }) })
 }
 
 // period returns the time until the next full comparison: nodes that were started together are not to work together.
 func (p *Proxy) period() time.Duration {
 	return p.opts.Config.SyncPeriod + rand.N(p.opts.Config.SyncPeriod/8+1)
-}
-
-// tell logs how a sync went, when that is news.
-func (p *Proxy) tell(err error) {
-	switch {
-	case err != nil && err.Error() != p.failed:
-		p.failed = err.Error()
-		p.opts.Log.Error("Services could not be programmed; what the kernel holds stays, and it is tried until it works", "err", err)
-	case err == nil && p.failed != "":
-		p.failed = ""
-		p.opts.Log.Info("Services are programmed again")
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
 
 // sync takes in what came and makes the kernel hold what follows. After an error, what was taken in is not lost: the next one compares
@@ -134,7 +82,7 @@ func (p *Proxy) sync(ctx context.Context, in inbox) error {
 	if compared || len(changes) > 0 {
 		p.programs++
 	}
-	p.health.sync(began, err)
+	p.health.Synced(began, err)
 	ended := time.Now()
 	if compared || len(changes) > 0 || err != nil {
 		p.opts.Metrics.synced(began, ended, compared, err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/twill-cni/twill/daemon/daemontest"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/kerneltest"
 	"github.com/twill-cni/twill/proxy/dnat"
@@ -102,7 +103,7 @@ func TestLeftoversStayUntilTheFirstReset(t *testing.T) {
 	}
 	c := changes(cluster()[:2]...)
 	c.Reset = true
-	r.send(c)
+	r.source.Tell(r.t, c)
 	r.until("the first sync", func() bool { return r.proxy.Ready() == nil })
 	if diff := cmp.Diff(meaning(dump(fresh(t, cluster()[:2]...))), meaning(r.dump())); diff != "" {
 		t.Error(diff)
@@ -116,7 +117,7 @@ func TestSilentSourceChangesNothing(t *testing.T) {
 		r := newRig(t, tables)
 		r.config.BindHardFail = false
 		done := make(chan struct{})
-		go func() { defer close(done); r.proxy.loop(t.Context()) }()
+		go func() { defer close(done); r.proxy.run(t.Context()) }()
 		r.proxy.SetHost(testHost)
 		time.Sleep(time.Hour) // of a clock that does not take time
 		if !r.proxy.health.Healthy() {
@@ -198,10 +199,10 @@ func TestKernelThatRefuses(t *testing.T) {
 		t.Error(diff)
 	}
 	failures := r.figure("kubeproxy_sync_proxy_rules_nftables_sync_failures_total")
-	if n := r.log.count("could not be programmed"); n == 0 || n > 4 || failures < 5 {
+	if n := r.log.Count("could not be programmed"); n == 0 || n > 4 || failures < 5 {
 		t.Errorf("%d lines for %v failures", n, failures)
 	}
-	r.until("the end to be told", func() bool { return r.log.count("programmed again") == 1 })
+	r.until("the end to be told", func() bool { return r.log.Count("programmed again") == 1 })
 }
 
 func TestDrift(t *testing.T) {
@@ -314,7 +315,7 @@ func TestOrderOfChangesMakesNoDifference(t *testing.T) {
 			for range 2 {
 				c := changes(final...)
 				c.Reset = true
-				r.send(c)
+				r.source.Tell(r.t, c)
 			}
 		},
 		"one object a piece while the kernel fails": func(r *rig) {
@@ -345,7 +346,7 @@ func TestHostChanges(t *testing.T) {
 		t.Error(r.dump())
 	}
 	h := testHost
-	h.Addrs, h.NodePortAddrs = addrs("192.0.2.2"), addrs("192.0.2.2", "198.51.100.2")
+	h.Addrs, h.NodePortAddrs = daemontest.Addrs("192.0.2.2"), daemontest.Addrs("192.0.2.2", "198.51.100.2")
 	r.proxy.SetHost(h)
 	r.settled()
 	for text, want := range map[string]bool{"192.0.2.1 . tcp": false, "192.0.2.2 . tcp . 30080": true, "198.51.100.2 . tcp . 30080": true} {
@@ -354,7 +355,7 @@ func TestHostChanges(t *testing.T) {
 		}
 	}
 	before := r.tables.ElementChanges()
-	h.PodNetworks = prefixes("10.200.0.0/16", "10.244.0.0/16")
+	h.PodNetworks = daemontest.Prefixes("10.200.0.0/16", "10.244.0.0/16")
 	r.proxy.SetHost(h)
 	r.settled()
 	if n := r.tables.ElementChanges() - before; n != 0 {
@@ -369,7 +370,7 @@ func TestMinSyncPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, kerneltest.NewTables())
 		r.config.MinSyncPeriod = time.Minute
-		go r.proxy.loop(t.Context())
+		go r.proxy.run(t.Context())
 		r.proxy.SetHost(testHost)
 		c := changes(cluster()...)
 		c.Reset = true
@@ -398,7 +399,7 @@ func TestMinSyncPeriod(t *testing.T) {
 func TestSyncPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, kerneltest.NewTables())
-		go r.proxy.loop(t.Context())
+		go r.proxy.run(t.Context())
 		r.proxy.SetHost(testHost)
 		c := changes(cluster()...)
 		c.Reset = true
@@ -455,8 +456,8 @@ func TestFirstFillDropsNothing(t *testing.T) {
 		r.start()
 		r.proxy.SetHost(testHost)
 		c := changes(cluster()...)
-		c.Reset, c.Networks = true, prefixes("10.96.0.0/16")
-		r.send(c)
+		c.Reset, c.Networks = true, daemontest.Prefixes("10.96.0.0/16")
+		r.source.Tell(r.t, c)
 		r.until("the first sync", func() bool { return r.proxy.Ready() == nil })
 		r.settled()
 	}

@@ -18,11 +18,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/twill-cni/twill/daemon/config"
+	"github.com/twill-cni/twill/daemon/policy"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/linux"
 	"github.com/twill-cni/twill/kernel/nft"
 	"github.com/twill-cni/twill/kernel/podnet"
 	"github.com/twill-cni/twill/plugins/record"
+	"github.com/twill-cni/twill/policy/gate"
 	"github.com/twill-cni/twill/store"
 )
 
@@ -148,6 +150,11 @@ func (c *cleaner) kernel(ctx context.Context) {
 	c.tables(ctx)
 }
 
+// connections takes the mark of policies from connections, once nothing looks at it any more.
+func (c *cleaner) connections(ctx context.Context) {
+	c.failed("take the mark of policies from connections", policy.Unmark(ctx, connections, c.cfg.PolicyCutMark))
+}
+
 // links needs no settings of the kernel, so --sysctl-dir may be what it is elsewhere.
 func (c *cleaner) links(ctx context.Context) {
 	links, err := linux.Open(c.log)
@@ -176,6 +183,9 @@ func (c *cleaner) tables(ctx context.Context) {
 	} else {
 		for _, name := range names {
 			c.removed("table " + name)
+		}
+		if slices.Contains(names, gate.TableName) {
+			c.connections(ctx)
 		}
 	}
 	c.failed("close nftables", tables.Close())

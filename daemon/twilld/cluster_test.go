@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,7 +18,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +27,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/twill-cni/twill/daemon/daemontest"
 )
 
 // A test's nodes are unnamed network namespaces on a bridged underlay. Each runs this test binary as twilld (see
@@ -142,7 +142,7 @@ type testNode struct {
 	container *container // that the daemon runs in; nil for none
 
 	cmd  *exec.Cmd
-	log  *lockedBuffer
+	log  *daemontest.Log
 	exit chan error
 }
 
@@ -198,7 +198,7 @@ func (n *testNode) start(extra ...string) {
 	command := slices.Concat(n.wrapper, []string{os.Args[0]}, n.args(extra...))
 	n.cmd = exec.Command(command[0], command[1:]...)
 	n.cmd.Env, n.cmd.SysProcAttr = n.environ(), n.attributes()
-	n.log = &lockedBuffer{}
+	n.log = &daemontest.Log{}
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	n.do(n.cmd.Start)
 	cmd, exit := n.cmd, make(chan error, 1)
@@ -368,24 +368,6 @@ func (s *netspace) dial(_ context.Context, network, address string) (conn net.Co
 		return err
 	})
 	return conn, err
-}
-
-// lockedBuffer is a bytes.Buffer for several goroutines.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // netspace is an unnamed network namespace, which one locked thread keeps alive and works in.

@@ -14,10 +14,11 @@ import (
 	"github.com/twill-cni/twill/store/kube"
 )
 
-// datastore is where the daemon learns of the cluster: leases and what is said of this node, and Services.
+// datastore is where the daemon learns of the cluster: leases and what is said of this node, Services, and policies.
 type datastore struct {
 	store.Store // of leases
 	services    store.ServiceSource
+	policies    store.PolicySource
 
 	etcd *etcd.Store  // nil when leases are in the Kubernetes API
 	kube *kube.Client // nil without a Kubernetes API
@@ -37,7 +38,7 @@ func openDatastore(cfg *config.Config, log *slog.Logger) (d datastore, err error
 		if err != nil {
 			return d, usageError{fmt.Errorf("datastore kube: %w", err)}
 		}
-		d.services = d.kube
+		d.services, d.policies = d.kube, d.kube
 	}
 	if leasesInKube {
 		d.Store = d.kube
@@ -59,7 +60,7 @@ func openDatastore(cfg *config.Config, log *slog.Logger) (d datastore, err error
 	}
 	d.Store = d.etcd
 	if d.services == nil {
-		d.services = d.etcd
+		d.services, d.policies = d.etcd, d.etcd
 	}
 	return d, nil
 }

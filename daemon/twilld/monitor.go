@@ -14,20 +14,22 @@ import (
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/linux"
 	"github.com/twill-cni/twill/kernel/nft"
+	"github.com/twill-cni/twill/policy/gate"
 	"github.com/twill-cni/twill/proxy/dnat"
 )
 
 // monitor joins the notifications of rtnetlink and nftables, and lets others listen to them too.
 type monitor struct {
-	links  *linux.Monitor
-	tables *nft.Monitor
-	pods   *attachments.Keeper
-	proxy  *services
+	links    *linux.Monitor
+	tables   *nft.Monitor
+	pods     *attachments.Keeper
+	proxy    *services
+	policies *policies
 }
 
 // monitor opens a monitor, of the underlay's routes too for a backend that finds next hops by them. The keeper looks at everything again, since
 // it heard nothing before.
-func (k kernels) monitor(backend string, pods *attachments.Keeper, proxied *services) (node.Monitor, error) {
+func (k kernels) monitor(backend string, pods *attachments.Keeper, proxied *services, enforced *policies) (node.Monitor, error) {
 	links, err := k.links.NewMonitor(nil)
 	if err != nil {
 		return nil, err
@@ -43,7 +45,8 @@ func (k kernels) monitor(backend string, pods *attachments.Keeper, proxied *serv
 	}
 	pods.Resync()
 	proxied.Observe(kernel.Event{Lost: true})
-	return &monitor{links, tables, pods, proxied}, nil
+	enforced.Observe(kernel.Event{Lost: true})
+	return &monitor{links, tables, pods, proxied, enforced}, nil
 }
 
 func (m *monitor) SetLinks(names []string) error { return m.links.SetLinks(names) }
@@ -53,7 +56,8 @@ func (m *monitor) Run(ctx context.Context, emit func(kernel.Event)) error {
 	both := func(ev kernel.Event) {
 		m.pods.Observe(ev)
 		m.proxy.Observe(ev)
-		if ev.Kind != kernel.KindTable || ev.Table != dnat.TableName {
+		m.policies.Observe(ev)
+		if ev.Kind != kernel.KindTable || ev.Table != dnat.TableName && ev.Table != gate.TableName {
 			emit(ev)
 		}
 	}

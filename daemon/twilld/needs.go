@@ -23,8 +23,9 @@ func (p prober) ProbeConntrack() error           { return conntrack.Probe() }
 func needs(cfg *config.Config, network store.Network, routes *routing) features.Needs {
 	return features.Needs{
 		IPv4: network.EnableIPv4, IPv6: network.EnableIPv6,
-		VXLAN: cfg.Backend == overlay.BackendType || routes.encapsulates(),
-		Proxy: cfg.Proxy != "off",
+		VXLAN:  cfg.Backend == overlay.BackendType || routes.encapsulates(),
+		Proxy:  cfg.Proxy != "off",
+		Policy: cfg.Policy == "on",
 	}
 }
 

@@ -50,14 +50,27 @@ func (r *reports) Health() error {
 	return r.to.Health()
 }
 
-// Run tells how the node fares until ctx ends.
-func (r *reports) Run(ctx context.Context, status *node.Status, proxied *services) error {
+// Run tells how the node fares until ctx ends. It is ready when all of also are. What lesser returns is told while nothing else is amiss: Events
+// have one reason, and what keeps the node from serving is more important.
+func (r *reports) Run(ctx context.Context, status *node.Status, lesser func() error, also ...func() error) error {
 	if r.to == nil {
 		return nil
 	}
+	others := func() error {
+		var errs []error
+		for _, ready := range also {
+			errs = append(errs, ready())
+		}
+		return errors.Join(errs...)
+	}
 	follower := report.New(report.Options{
-		Ready:  func() error { return errors.Join(status.Ready(), proxied.Ready()) },
-		Amiss:  func() error { return errors.Join(status.Amiss(), proxied.Ready(), r.Health()) },
+		Ready: func() error { return errors.Join(status.Ready(), others()) },
+		Amiss: func() error {
+			if err := errors.Join(status.Amiss(), others(), r.Health()); err != nil {
+				return err
+			}
+			return lesser()
+		},
 		Teller: r.to,
 	})
 	g, ctx := errgroup.WithContext(ctx)

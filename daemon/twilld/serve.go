@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/twill-cni/twill/daemon/api"
+	"github.com/twill-cni/twill/daemon/attachments"
 	"github.com/twill-cni/twill/daemon/config"
 	"github.com/twill-cni/twill/daemon/deadend"
 	"github.com/twill-cni/twill/daemon/features"
@@ -24,6 +25,7 @@ import (
 	"github.com/twill-cni/twill/daemon/hostfile"
 	"github.com/twill-cni/twill/daemon/masquerade"
 	"github.com/twill-cni/twill/daemon/node"
+	"github.com/twill-cni/twill/daemon/status"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/kernel/linux"
 	"github.com/twill-cni/twill/kernel/nft"
@@ -67,64 +69,120 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		return err
 	}
 	defer pods.Close()
-	told := newReports(cfg, from.kube)
-	keeper := pods.keeper(cfg, metrics, told)
-	proxied, err := openServices(cfg, k, neighbours{from, routes, metrics}, log)
-	if err != nil {
+	a := &agent{cfg: cfg, log: log, host: host, metrics: metrics, k: k, datastore: from, pods: pods, routes: routes, told: newReports(cfg, from.kube)}
+	a.keeper = pods.keeper(cfg, metrics, a.told)
+	with := neighbours{from, routes, metrics}
+	if a.proxied, err = openServices(cfg, k, with, log); err != nil {
 		return err
 	}
-	n := node.New(node.Options{
-		Store:     from,
-		Dataplane: reconcile.New(k.links, k.tables, log),
-		Host:      host,
-		Log:       log,
-		Kernel:    func(network store.Network) error { return features.Check(prober{k}, needs(cfg, network, routes)) },
+	a.enforced = openPolicies(cfg, k, pods, with)
+	if a.named, err = openNames(cfg, with, log); err != nil {
+		return err
+	}
+	a.asked = newStatus(a)
+	a.node = node.New(a.nodeOptions(ctx))
+	return a.run(ctx)
+}
+
+// agent is all that runs.
+type agent struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	host    *hostfile.Host
+	metrics *health.Metrics
+	k       kernels
+
+	datastore datastore
+	routes    *routing
+	pods      *podHost
+	keeper    *attachments.Keeper
+	proxied   *services
+	enforced  *policies
+	named     *names
+	node      *node.Node
+	told      *reports
+	asked     *status.Collector
+}
+
+func (a *agent) nodeOptions(ctx context.Context) node.Options {
+	return node.Options{
+		Store:     a.datastore,
+		Dataplane: reconcile.New(a.k.links, a.k.tables, a.log),
+		Host:      announced{policed{a.host, a.enforced}, a.asked},
+		Log:       a.log,
+		Kernel:    func(network store.Network) error { return features.Check(prober{a.k}, needs(a.cfg, network, a.routes)) },
 		Leftovers: func(ctx context.Context, own store.Subnets) error {
-			return k.links.CheckBridge(ctx, node.Bridge, valid(own.IPv4, own.IPv6))
+			return a.k.links.CheckBridge(ctx, node.Bridge, valid(own.IPv4, own.IPv6))
 		},
 		Backend: func(network store.Network) (node.Backend, error) {
-			return newBackend(ctx, cfg, network, backends{k, routes})
+			return newBackend(ctx, a.cfg, network, backends{a.k, a.routes})
 		},
 		Uplink: func(network store.Network) (kernel.Uplink, error) {
-			uplink, err := findUplink(ctx, cfg, network, k.links)
+			uplink, err := findUplink(ctx, a.cfg, network, a.k.links)
 			if err == nil {
-				proxied.setUplink(ctx, uplink)
+				a.proxied.setUplink(ctx, uplink)
+				a.asked.SetUplink(uplink)
 			}
 			return uplink, err
 		},
-		Monitor: func() (node.Monitor, error) { return k.monitor(cfg.Backend, keeper, proxied) },
+		Monitor: func() (node.Monitor, error) { return a.k.monitor(a.cfg.Backend, a.keeper, a.proxied, a.enforced) },
 		Tables: func(network store.Network, own store.Subnets) []kernel.Table {
-			proxied.setNetworks(network, own)
-			return append(tables(cfg, network, own), routes.tables()...)
+			a.proxied.setNetworks(network, own)
+			a.enforced.setNetworks(own)
+			a.named.setNetworks(network, own)
+			return append(tables(a.cfg, network, own), a.routes.tables()...)
 		},
-		BridgeMAC: k.bridgeMAC,
+		BridgeMAC: a.k.bridgeMAC,
 		Forwarding: func(ipv4, ipv6 bool) error {
-			return errors.Join(k.links.EnsureForwarding(ipv4, ipv6), proxied.prepareHost(ipv4, ipv6))
+			return errors.Join(a.k.links.EnsureForwarding(ipv4, ipv6), a.proxied.prepareHost(ipv4, ipv6), a.enforced.prepareHost(ipv4, ipv6))
 		},
-		Observer: metrics,
+		Observer: observers{a.metrics, a.asked},
 		Jitter:   jitter,
-	})
-	addresses := health.Addresses{Health: cfg.HealthAddress, Metrics: cfg.MetricsAddress}
-	server, err := health.Listen(addresses, n.Status(), metrics, log, proxied.Ready, told.Health)
+	}
+}
+
+// also are what has to be ready beside the node.
+func (a *agent) also() []func() error {
+	return []func() error{a.proxied.Ready, a.enforced.Ready, a.named.Ready}
+}
+
+// Ready returns why /readyz says no; nil when it says yes.
+func (a *agent) Ready() error {
+	errs := []error{a.node.Status().Ready()}
+	for _, ready := range a.also() {
+		errs = append(errs, ready())
+	}
+	return errors.Join(append(errs, a.told.Health())...)
+}
+
+// run does all that the daemon does until ctx ends.
+func (a *agent) run(ctx context.Context) error {
+	addresses := health.Addresses{Health: a.cfg.HealthAddress, Metrics: a.cfg.MetricsAddress}
+	server, err := health.Listen(addresses, a.node.Status(), a.metrics, a.log, append(a.also(), a.told.Health)...)
 	if err != nil {
 		return err
 	}
-	questions, err := api.Listen(cfg.RunDir, api.About{BGP: routes.about, Services: proxied.about}, log)
+	questions, err := api.Listen(a.cfg.RunDir, api.About{
+		BGP: a.routes.about, Services: a.proxied.about, Policies: a.enforced.about, Status: a.asked.Status, Addresses: holdings{a.cfg, a.pods, a.keeper},
+	}, a.log)
 	if err != nil {
 		return err
 	}
-	log.Info("twilld starts", "version", version, "node", cfg.NodeName, "backend", cfg.Backend)
+	a.log.Info("twilld starts", "version", version, "node", a.cfg.NodeName, "backend", a.cfg.Backend)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return server.Run(ctx) })
-	g.Go(func() error { return questions.Run(ctx) })
-	g.Go(func() error { return told.failed(n.Run(ctx)) })
-	g.Go(func() error { return told.Run(ctx, n.Status(), proxied) })
-	g.Go(func() error { return routes.Run(ctx, from) })
-	g.Go(func() error { return keeper.Run(ctx) })
-	g.Go(func() error { return proxied.Run(ctx) })
-	g.Go(func() error { return publishPods(ctx, cfg, pods, from) })
+	for _, run := range []func(context.Context) error{
+		server.Run, questions.Run, a.keeper.Run, a.proxied.Run, a.enforced.Run, a.named.Run,
+		func(ctx context.Context) error { return a.told.failed(a.node.Run(ctx)) },
+		func(ctx context.Context) error {
+			return a.told.Run(ctx, a.node.Status(), a.enforced.Amiss, a.also()...)
+		},
+		func(ctx context.Context) error { return a.routes.Run(ctx, a.datastore) },
+		func(ctx context.Context) error { return publishPods(ctx, a.cfg, a.pods, a.datastore) },
+	} {
+		g.Go(func() error { return run(ctx) })
+	}
 	err = g.Wait()
-	log.Info("twilld ends; what it programmed stays in the kernel")
+	a.log.Info("twilld ends; what it programmed stays in the kernel")
 	return err
 }
 
@@ -143,7 +201,10 @@ func newHost(cfg *config.Config, log *slog.Logger) (*hostfile.Host, error) {
 		HostLocalDir: cfg.HostLocalDir,
 		PluginsDir:   filepath.Dir(self),
 		IPMasq:       cfg.IPMasq,
+		Policy:       policyTable(cfg),
 		Log:          log,
+
+		ClusterDomain: clusterDomain(cfg),
 	}), nil
 }
 
