@@ -16,6 +16,7 @@ import (
 	current "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/twill-cni/twill/ctl/lab/netns"
+	"github.com/twill-cni/twill/plugins/netconf"
 )
 
 // PodOptions say how a pod is attached. The zero value of each field stands for its default.
@@ -26,9 +27,10 @@ type PodOptions struct {
 	Args           [][2]string    // CNI_ARGS; default: those of a Kubernetes runtime, with the namespace and the name
 	Namespace      string         // that the pod says to be in; default "default"
 	Labels         map[string]string
-	ConfList       json.RawMessage // default: the conflist that the node's daemon wrote
-	BinDirs        []string        // default: where the node's daemon installed the plugins
-	Env            []string        // more environment for the plugins, as KEY=value
+	Ports          []netconf.PodPort // to which the pod gives names
+	ConfList       json.RawMessage   // default: the conflist that the node's daemon wrote
+	BinDirs        []string          // default: where the node's daemon installed the plugins
+	Env            []string          // more environment for the plugins, as KEY=value
 }
 
 // Pod is a network namespace that the CNI plugins attached to a node. Its methods may be called concurrently.
@@ -74,7 +76,7 @@ func (n *Node) newPod(options PodOptions) (*Pod, error) {
 		}
 		options.ConfList = list
 	}
-	list, err := withLabels(options.ConfList, options.Labels)
+	list, err := withArgs(options.ConfList, options.Labels, options.Ports)
 	if err != nil {
 		return nil, err
 	}

@@ -22,11 +22,13 @@ func newApply(to streams) *cobra.Command {
 	var files []string
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE",
-		Short: "store Services and endpoints in etcd, from Kubernetes manifests",
-		Long: `apply stores Services, EndpointSlices and Endpoints for a cluster without Kubernetes. A
-file may hold several documents, in YAML or JSON; when one of them has a mistake,
-none is stored. Each document is stored as a whole or not at all. A Service is given
-the addresses and node ports that it lacks, and keeps those that it has.`,
+		Short: "store Services, endpoints and policies in etcd, from Kubernetes manifests",
+		Long: `apply stores Services, EndpointSlices, Endpoints, NetworkPolicies,
+ClusterNetworkPolicies and Namespaces for a cluster without Kubernetes. A file may hold
+several documents, in YAML or JSON; when one of them has a mistake, none is stored. Each
+document is stored as a whole or not at all. A Service is given the addresses and node
+ports that it lacks, and keeps those that it has. A Namespace is needed only for labels
+by which policies select it.`,
 		Example: `  twillctl apply -f web.yaml --etcd-endpoints http://192.0.2.1:2379
   twillctl apply -f web.yaml --lab demo
   kubectl get service web -o yaml | twillctl apply -f - --lab demo`,
@@ -48,7 +50,7 @@ the addresses and node ports that it lacks, and keeps those that it has.`,
 					failed = append(failed, err)
 					continue
 				}
-				fmt.Fprintf(to.out, "%s %s %s%s\n", strings.ToLower(d.Kind), d.Name, outcome, given(svc))
+				fmt.Fprintf(to.out, "%s %s%s\n", manifest.Title(d.Kind, d.Name), outcome, given(svc))
 			}
 			return errors.Join(failed...)
 		})
@@ -128,13 +130,15 @@ func newDelete(to streams) *cobra.Command {
 	namespace := ""
 	cmd := &cobra.Command{
 		Use:   "delete -f FILE | delete TYPE NAME...",
-		Short: "remove Services and endpoints from etcd",
+		Short: "remove Services, endpoints and policies from etcd",
 		Long: `delete removes what a file names, or objects by name, and frees a Service's addresses
-and ports. The EndpointSlices of a Service without a selector stay: delete them, too.`,
+and ports. The EndpointSlices of a Service without a selector stay: delete them, too.
+With a Namespace go its labels, and nothing that is in it.`,
 		Example: `  twillctl delete -f web.yaml --lab demo
   twillctl delete service web api -n shop --lab demo
-  twillctl delete endpoints db --lab demo`,
-		ValidArgs: []string{"service", "endpointslice", "endpoints"},
+  twillctl delete endpoints db --lab demo
+  twillctl delete networkpolicy deny-all -n shop --lab demo`,
+		ValidArgs: []string{"service", "endpointslice", "endpoints", "networkpolicy", "clusternetworkpolicy", "namespace"},
 	}
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file with manifests, - for standard input (repeatable)")
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", manifest.DefaultNamespace, "namespace of the names")
@@ -151,7 +155,7 @@ and ports. The EndpointSlices of a Service without a selector stay: delete them,
 					failed = append(failed, err)
 					continue
 				}
-				fmt.Fprintf(to.out, "%s %s deleted\n", strings.ToLower(t.kind), t.name)
+				fmt.Fprintf(to.out, "%s deleted\n", manifest.Title(t.kind, t.name))
 			}
 			return errors.Join(failed...)
 		})
@@ -182,7 +186,10 @@ func toDelete(stdin io.Reader, files []string, namespace string, args []string) 
 	}
 	kind, ok := kinds[strings.ToLower(args[0])]
 	if !ok || kind == kindPod {
-		return nil, fmt.Errorf("type %q cannot be deleted: want service, endpointslice or endpoints", args[0])
+		return nil, fmt.Errorf("type %q cannot be deleted: want service, endpointslice, endpoints, networkpolicy, clusternetworkpolicy or namespace", args[0])
+	}
+	if manifest.ClusterScoped(kind) {
+		namespace = ""
 	}
 	for _, name := range args[1:] {
 		targets = append(targets, target{kind, store.ObjectName{Namespace: namespace, Name: name}})

@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"io"
-	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -13,7 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/twill-cni/twill/bgp"
-	"github.com/twill-cni/twill/daemon/api"
 )
 
 // speaker is a node with one peer that announces two prefixes, one of them in vain.
@@ -52,27 +49,8 @@ func (speaker) Paths(_ context.Context, query bgp.PathQuery, visit func(bgp.Path
 	return nil
 }
 
-func withDaemon(t *testing.T) (runDir string) {
-	t.Helper()
-	runDir = t.TempDir()
-	s, err := api.Listen(runDir, api.About{BGP: func() api.BGP { return speaker{} }, Services: func() api.Services { return services{} }}, slog.New(slog.NewTextHandler(io.Discard, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	return runDir
-}
-
 func TestBGPCommands(t *testing.T) {
-	runDir := withDaemon(t)
+	runDir := withDaemon(t, speaker{}, nil, nil)
 	tests := []struct {
 		args   []string
 		code   int
@@ -95,15 +73,7 @@ func TestBGPCommands(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
-			code, stdout, stderr := runLine(t, append(append([]string{"bgp"}, tt.args...), "--run-dir", runDir)...)
-			if code != tt.code || !strings.Contains(stderr, tt.stderr) {
-				t.Errorf("exit code %d, stderr %q", code, stderr)
-			}
-			for _, want := range tt.stdout {
-				if !strings.Contains(stdout, want) {
-					t.Errorf("no %q in\n%s", want, stdout)
-				}
-			}
+			answer{tt.code, tt.stdout, tt.stderr}.check(t, append(append([]string{"bgp"}, tt.args...), "--run-dir", runDir)...)
 		})
 	}
 	if code, _, stderr := runLine(t, "bgp", "peers", "--run-dir", t.TempDir()); code != 1 || !strings.Contains(stderr, "twilld does not run") {

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/twill-cni/twill/store"
 	"github.com/twill-cni/twill/store/endpoints"
@@ -27,6 +26,9 @@ var kinds = map[string]string{
 	"endpointslices": manifest.KindEndpointSlice, "endpointslice": manifest.KindEndpointSlice,
 	"endpoints": manifest.KindEndpoints, "ep": manifest.KindEndpoints,
 	"pods": kindPod, "pod": kindPod, "po": kindPod,
+	"networkpolicies": manifest.KindNetworkPolicy, "networkpolicy": manifest.KindNetworkPolicy, "netpol": manifest.KindNetworkPolicy,
+	"clusternetworkpolicies": manifest.KindClusterNetworkPolicy, "clusternetworkpolicy": manifest.KindClusterNetworkPolicy,
+	"cnp": manifest.KindClusterNetworkPolicy, "namespaces": manifest.KindNamespace, "namespace": manifest.KindNamespace, "ns": manifest.KindNamespace,
 }
 
 // getOptions are the flags of get.
@@ -41,16 +43,17 @@ func newGet(to streams) *cobra.Command {
 	var options getOptions
 	cmd := &cobra.Command{
 		Use:   "get TYPE [NAME...]",
-		Short: "list Services, EndpointSlices or pods from etcd",
-		Long: `get lists what etcd holds of services, endpointslices or pods. Among the slices are those
-that follow from a Service's selector and the pods that it selects; they are not
-stored, every node works them out.`,
+		Short: "list Services, EndpointSlices, pods or policies from etcd",
+		Long: `get lists what etcd holds of services, endpointslices, pods, networkpolicies,
+clusternetworkpolicies or namespaces. Among the slices are those that follow from a
+Service's selector and the pods that it selects; they are not stored, every node works
+them out. Namespaces are those that were stored: others have no labels but their name.`,
 		Example: `  twillctl get services --lab demo
   twillctl get service web -o yaml --lab demo
   twillctl get endpointslices -A --lab demo
   twillctl get pods -o wide --lab demo`,
 		Args:      cobra.MinimumNArgs(1),
-		ValidArgs: []string{"services", "endpointslices", "pods"},
+		ValidArgs: []string{"services", "endpointslices", "pods", "networkpolicies", "clusternetworkpolicies", "namespaces"},
 	}
 	cmd.Flags().StringVarP(&options.namespace, "namespace", "n", manifest.DefaultNamespace, "namespace")
 	cmd.Flags().BoolVarP(&options.all, "all-namespaces", "A", false, "all namespaces")
@@ -59,10 +62,10 @@ stored, every node works them out.`,
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		kind, ok := kinds[strings.ToLower(args[0])]
 		if !ok || kind == manifest.KindEndpoints {
-			return fmt.Errorf("type %q: want services, endpointslices or pods", args[0])
+			return fmt.Errorf("type %q: want services, endpointslices, pods, networkpolicies, clusternetworkpolicies or namespaces", args[0])
 		}
-		if !slices.Contains([]string{"table", "wide", "yaml", "json"}, options.output) {
-			return fmt.Errorf("--output %q: want table, wide, yaml or json", options.output)
+		if err := checkOutput(options.output, "wide"); err != nil {
+			return err
 		}
 		return flags.with(func(s *etcd.Store) error {
 			r, err := s.Registry(cmd.Context())
@@ -139,12 +142,18 @@ func (l *listing) print(w io.Writer, kind string, r etcd.Registry) error {
 		l.services(t, r.Services)
 	case manifest.KindEndpointSlice:
 		l.endpointSlices(t)
+	case manifest.KindNetworkPolicy:
+		l.networkPolicies(t, r.NetworkPolicies)
+	case manifest.KindClusterNetworkPolicy:
+		l.clusterPolicies(t, r.ClusterPolicies)
+	case manifest.KindNamespace:
+		l.namespaces(t, r.Namespaces)
 	default:
 		l.pods(t, r.Pods)
 	}
 	for _, name := range l.names {
 		if !t.found[name] {
-			return fmt.Errorf("%s %s/%s: %w", strings.ToLower(kind), l.options.namespace, name, etcd.ErrNotFound)
+			return fmt.Errorf("%s: %w", manifest.Title(kind, store.ObjectName{Namespace: l.options.namespace, Name: name}), etcd.ErrNotFound)
 		}
 	}
 	switch l.options.output {
@@ -152,7 +161,11 @@ func (l *listing) print(w io.Writer, kind string, r etcd.Registry) error {
 		return printObjects(w, l.options.output, t.objects, len(l.names) == 1 && len(t.objects) == 1)
 	}
 	return printTable(w, func(row func(cells ...any)) {
-		row(l.inNamespace("NAMESPACE", t.header)...)
+		header := t.header
+		if !manifest.ClusterScoped(kind) {
+			header = l.inNamespace("NAMESPACE", header)
+		}
+		row(header...)
 		for _, r := range t.rows {
 			row(r...)
 		}
@@ -307,13 +320,5 @@ func printObjects(w io.Writer, format string, objects []any, single bool) error 
 	if single {
 		value = objects[0]
 	}
-	if format == "json" {
-		return printJSON(w, value)
-	}
-	text, err := yaml.Marshal(value)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(text)
-	return err
+	return printAs(w, format, value, nil)
 }

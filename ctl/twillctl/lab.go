@@ -32,8 +32,8 @@ uplink to a common bridge, or to one of several, and runs the real twilld, every
 namespace that the real CNI plugin attached, and etcd is built in. Nothing in the
 machine's own network namespace is touched. It needs root.
 
-Without a sub-command it is the demo: make the cluster, show who reaches whom,
-remove it. It exits with 1 when a pod cannot be reached.`,
+Without a sub-command it is the demo: make the cluster, show who reaches whom and how
+the nodes are, remove it. It exits with 1 when a pod cannot be reached.`,
 		Example: `  twillctl lab                               three nodes, two pods on each
   twillctl lab --nodes 5 --dual-stack        more nodes, IPv4 and IPv6
   twillctl lab --subnets 2                   nodes in two subnets, joined by a router
@@ -146,6 +146,12 @@ func demoOne(ctx context.Context, flags *labFlags, to streams) error {
 	err = showMatrix(ctx, l, to)
 	if err == nil && flags.Proxy != "off" && len(l.Pods()) > 0 {
 		err = showBalance(ctx, l, to)
+	}
+	if ctx.Err() == nil {
+		err = errors.Join(err, showStatus(ctx, l, to))
+	}
+	if pods := l.Pods(); err == nil && len(pods) > 1 {
+		err = showTrace(ctx, l, pods, to)
 	}
 	if flags.KeepOnFailure {
 		fmt.Fprintf(to.err, "the lab stays; remove it with: twillctl lab down --name %s\n", l.Name())

@@ -33,7 +33,7 @@ type streams struct{ out, err io.Writer }
 // errFailed says that the command has printed why it failed.
 var errFailed = errors.New("failed")
 
-// run runs one command line and returns its exit code: 0, or 1 when anything went wrong.
+// run runs one command line and returns its exit code: 0, or 1 when anything went wrong, unless an exitError says another.
 func run(ctx context.Context, args []string, to streams) int {
 	root := newRoot(to)
 	root.SetArgs(args)
@@ -48,6 +48,9 @@ func run(ctx context.Context, args []string, to streams) int {
 	}
 	if !errors.Is(err, errFailed) {
 		fmt.Fprintf(to.err, "twillctl: %v\n", err)
+	}
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e.code
 	}
 	return 1
 }

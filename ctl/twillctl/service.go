@@ -1,13 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/twill-cni/twill/proxy/dnat"
 	"github.com/twill-cni/twill/store"
@@ -43,8 +43,8 @@ that within a second, so a difference that stays means that it cannot; its log s
 			if err != nil {
 				return err
 			}
-			if !slices.Contains([]string{"table", "wide", "yaml", "json"}, flags.output) {
-				return fmt.Errorf("--output %q: want table, wide, yaml or json", flags.output)
+			if err := checkOutput(flags.output, "wide"); err != nil {
+				return err
 			}
 			client, err := flags.client()
 			if err != nil {
@@ -101,23 +101,12 @@ func onlyNamespace(r *dnat.Report, namespace string) {
 }
 
 func printReport(w io.Writer, r *dnat.Report, format string, one bool) error {
-	switch {
-	case format == "json":
-		return printJSON(w, r)
-	case format == "yaml":
-		text, err := yaml.Marshal(r)
-		if err != nil {
-			return err
+	return printAs(w, format, r, func() error {
+		if one {
+			return printService(w, r, format == "wide")
 		}
-		_, err = w.Write(text)
-		return err
-	case one:
-		return printService(w, r, format == "wide")
-	}
-	if err := printServices(w, r, format == "wide"); err != nil {
-		return err
-	}
-	return printDifferences(w, r.Differences)
+		return errors.Join(printServices(w, r, format == "wide"), printDifferences(w, r.Differences))
+	})
 }
 
 // printServices prints one line for each frontend.

@@ -40,7 +40,7 @@ func (services) Report(_ context.Context, name store.ObjectName) (*dnat.Report, 
 }
 
 func TestServiceCommand(t *testing.T) {
-	runDir := withDaemon(t)
+	runDir := withDaemon(t, nil, services{}, nil)
 	tests := []struct {
 		args   []string
 		code   int
@@ -70,15 +70,7 @@ func TestServiceCommand(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
-			code, stdout, stderr := runLine(t, append(append([]string{"service"}, tt.args...), "--run-dir", runDir)...)
-			if code != tt.code || !strings.Contains(stderr, tt.stderr) || tt.stderr == "" && stderr != "" {
-				t.Errorf("exit code %d, stderr %q", code, stderr)
-			}
-			for _, want := range tt.stdout {
-				if !strings.Contains(stdout, want) {
-					t.Errorf("no %q in\n%s", want, stdout)
-				}
-			}
+			answer{tt.code, tt.stdout, tt.stderr}.check(t, append(append([]string{"service"}, tt.args...), "--run-dir", runDir)...)
 		})
 	}
 	if code, _, stderr := runLine(t, "service", "--run-dir", t.TempDir()); code != 1 || !strings.Contains(stderr, "twilld does not run") {

@@ -5,9 +5,6 @@ import (
 	"context"
 	"net/netip"
 	"net/url"
-	"os"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -79,25 +76,12 @@ subsets: [{addresses: [{ip: 192.0.2.1}], notReadyAddresses: [{ip: 192.0.2.2}], p
 func TestServiceCommands(t *testing.T) {
 	endpoint := startEtcd(t)
 	dir := t.TempDir()
-	write := func(name, text string) string {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	file := write("all.yaml", manifests)
-	bad := write("bad.yaml", strings.ReplaceAll(manifests, "targetPort", "targtPort"))
-	wrong := write("scheduler.yaml", strings.Replace(manifests, "{name: web}", "{name: web, annotations: {twill-cni.github.io/scheduler: best}}", 1))
-	taken := write("taken.yaml", "{apiVersion: v1, kind: Service, metadata: {name: other}, spec: {clusterIP: 10.96.0.5, ports: [{port: 1}]}}\n---\n"+
+	file := writeFile(t, dir, "all.yaml", manifests)
+	bad := writeFile(t, dir, "bad.yaml", strings.ReplaceAll(manifests, "targetPort", "targtPort"))
+	wrong := writeFile(t, dir, "scheduler.yaml", strings.Replace(manifests, "{name: web}", "{name: web, annotations: {twill-cni.github.io/scheduler: best}}", 1))
+	taken := writeFile(t, dir, "taken.yaml", "{apiVersion: v1, kind: Service, metadata: {name: other}, spec: {clusterIP: 10.96.0.5, ports: [{port: 1}]}}\n---\n"+
 		"{apiVersion: v1, kind: Service, metadata: {name: fine}, spec: {clusterIP: None, selector: {a: b}}}")
-	steps := []struct {
-		name string
-		args string
-		code int
-		want string // all of stdout as a pattern, or a part of stderr
-	}{
+	steps := []objectStep{
 		{"a mistake stores nothing", "apply -f " + bad, 1, `document 1, line 4: spec.ports[0].targtPort: unknown field; did you mean "targetPort"?`},
 		{"a scheduler that is none", "apply -f " + wrong, 1, `service default/web: metadata.annotations[twill-cni.github.io/scheduler]: "best": want one of [random rr wrr`},
 		{"nothing is there", "get services -A", 0, `NAMESPACE +NAME .*\n`},
@@ -133,17 +117,10 @@ default +web:n1:IPv4 +web +selector +8080/TCP +10.244.1.5
 	}
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
-			args := strings.Fields(step.args)
-			if !strings.Contains(step.args, "--lab") {
-				args = append(args, "--etcd-endpoints", endpoint)
-			}
-			code, stdout, stderr := runLine(t, args...)
-			matched := strings.Contains(stderr, step.want)
-			if step.code == 0 {
-				matched = regexp.MustCompile("^" + step.want + "$").MatchString(stdout)
-			}
-			if code != step.code || !matched {
-				t.Errorf("exit code %d, want %d with %s\nstdout %s\nstderr %s", code, step.code, step.want, stdout, stderr)
+			if strings.Contains(step.args, "--lab") {
+				step.run(t)
+			} else {
+				step.run(t, "--etcd-endpoints", endpoint)
 			}
 		})
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"strings"
 	"testing"
@@ -14,14 +13,6 @@ import (
 	"github.com/twill-cni/twill/ctl/lab"
 	"github.com/twill-cni/twill/ctl/matrix"
 )
-
-// runLine runs a command line and returns its exit code and what it printed.
-func runLine(t *testing.T, args ...string) (code int, stdout, stderr string) {
-	t.Helper()
-	var out, err bytes.Buffer
-	code = run(context.Background(), args, streams{out: &out, err: &err})
-	return code, out.String(), err.String()
-}
 
 func TestCommandLines(t *testing.T) {
 	state := t.TempDir()
