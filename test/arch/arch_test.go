@@ -32,7 +32,7 @@ var rules = []rule{
 	{
 		name:   "only kernel/ speaks netlink",
 		in:     []string{""},
-		except: []string{"kernel/linux", "kernel/podnet", "kernel/nft", "kernel/conntrack", "ctl/lab", "bgp/gobgp/peertest", "test"},
+		except: []string{"kernel/linux", "kernel/podnet", "kernel/path", "kernel/nft", "kernel/conntrack", "ctl/lab", "bgp/gobgp/peertest", "test"},
 		deny:   []string{"github.com/vishvananda/netlink", "github.com/mdlayher/netlink"},
 	},
 	{
@@ -48,9 +48,9 @@ var rules = []rule{
 		deny:   []string{"go.etcd.io/etcd/client", "go.etcd.io/etcd/api"},
 	},
 	{
-		name:   "only store/kube is a client of the Kubernetes API",
+		name:   "only store/kube is a client of the Kubernetes API, and ctl/kubenodes on the operator's side",
 		in:     []string{""},
-		except: []string{"store/kube", "test"},
+		except: []string{"store/kube", "ctl/kubenodes", "test"},
 		deny:   []string{"k8s.io/client-go"},
 	},
 	{
@@ -60,6 +60,12 @@ var rules = []rule{
 		deny:   []string{"github.com/osrg/gobgp"},
 	},
 	{
+		name:   "only dns/ speaks DNS",
+		in:     []string{""},
+		except: []string{"dns", "test"},
+		deny:   []string{"github.com/miekg/dns"},
+	},
+	{
 		name:   "only the lab and tests run an etcd server",
 		in:     []string{""},
 		except: []string{"ctl", "test"},
@@ -67,16 +73,16 @@ var rules = []rule{
 	},
 	{
 		name: "what decides is pure: no kernel, no network, no processes",
-		in: []string{"kernel", "kernel/reconcile", "store", "store/manifest", "store/endpoints", "overlay", "bgp", "bgp/config", "bgp/topology", "proxy/dnat", "daemon/masquerade", "daemon/deadend", "daemon/attachments", "daemon/report",
-			"plugins/attach", "plugins/netconf", "plugins/hostport", "proxy/service", "ipam"},
+		in: []string{"kernel", "kernel/reconcile", "store", "store/manifest", "store/endpoints", "store/policies", "overlay", "bgp", "bgp/config", "bgp/topology", "proxy/dnat", "policy", "policy/filter", "daemon/masquerade", "daemon/deadend", "daemon/attachments", "daemon/report",
+			"plugins/attach", "plugins/netconf", "plugins/hostport", "proxy/service", "ipam", "dns/zone", "ctl/check"},
 		deny: []string{"github.com/vishvananda", "github.com/google/nftables", "golang.org/x/sys", "os/exec", "syscall", "net/http",
-			module + "/kernel/linux", module + "/kernel/podnet", module + "/kernel/nft", module + "/kernel/conntrack"},
+			module + "/kernel/linux", module + "/kernel/podnet", module + "/kernel/nft", module + "/kernel/nflog", module + "/kernel/conntrack"},
 	},
 	{
 		name: "the kernel in memory is pure but for the numbers of errors",
 		in:   []string{"kernel/kerneltest"},
 		deny: []string{"github.com/vishvananda", "github.com/google/nftables", "golang.org/x/sys", "os/exec", "net/http",
-			module + "/kernel/linux", module + "/kernel/podnet", module + "/kernel/nft", module + "/kernel/conntrack"},
+			module + "/kernel/linux", module + "/kernel/podnet", module + "/kernel/nft", module + "/kernel/nflog", module + "/kernel/conntrack"},
 	},
 	{
 		// plugins/delegate runs the IPAM plugin that the configuration names, which is never the case with twill-ipam.
@@ -89,7 +95,7 @@ var rules = []rule{
 		name: "the CNI binaries stay small",
 		in:   []string{"plugins/twill", "ipam/twill-ipam"},
 		deny: []string{"go.etcd.io", "google.golang.org/grpc", "github.com/prometheus", "github.com/spf13/cobra", "k8s.io", "sigs.k8s.io",
-			"github.com/osrg/gobgp", "net/http", module + "/store", module + "/daemon", module + "/overlay", module + "/ctl"},
+			"github.com/osrg/gobgp", "github.com/miekg/dns", "net/http", module + "/store", module + "/daemon", module + "/dns", module + "/overlay", module + "/ctl"},
 		transitive: true,
 	},
 	{
@@ -101,7 +107,7 @@ var rules = []rule{
 	{
 		name:       "the product does not depend on tests",
 		in:         []string{"kernel/linux", "store/etcd", "daemon/twilld", "plugins/twill", "ipam/twill-ipam", "ctl/twillctl"},
-		deny:       []string{"testing", module + "/test", module + "/kernel/kerneltest", module + "/store/storetest", module + "/bgp/gobgp/peertest"},
+		deny:       []string{"testing", module + "/test", module + "/kernel/kerneltest", module + "/store/storetest", module + "/policy/policytest", module + "/bgp/gobgp/peertest", module + "/daemon/daemontest"},
 		transitive: true,
 	},
 }

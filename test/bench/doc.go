@@ -1,7 +1,7 @@
 // Command bench measures Twill beside its peers in one run and prints the ratios.
 //
 //	go run ./test/bench [-only cni,peers,join,idle,ipam,overlay,bgp-restart,bgp-prefixes,bgp-bfd,bgp-cold,bgp-throughput,bgp-mesh,
-//		proxy-sync,proxy-change,proxy-connect,proxy-affinity,proxy-memory,kube-pods] [-quick]
+//		proxy-sync,proxy-change,proxy-connect,proxy-affinity,proxy-memory,policy-rate,policy-change,policy-sync,policy-add,kube-pods] [-quick]
 //
 // It needs root, the built programs (TWILL_BIN, default bin/) and the peers' programs (TWILL_PEERS, default .cache/peers; TWILL_KUBE,
 // default .cache/kube): `make bench` sees to all of them. Each measurement runs in namespaces of its own: bench starts itself again in a fresh

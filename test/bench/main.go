@@ -37,6 +37,10 @@ var scenarios = []scenario{
 	{"proxy-connect", "connections through a ClusterIP by the number of Services, beside kube-proxy", runProxyConnect},
 	{"proxy-affinity", "connections to Services with affinity by the number of endpoints, beside kube-proxy", runProxyAffinity},
 	{"proxy-memory", "what thousands of Services cost while nothing happens, beside kube-proxy", runProxyMemory},
+	{"policy-rate", "connections between pods by the number of policies that select them", runPolicyRate},
+	{"policy-change", "from a pod's changed label to the last of several nodes that enforces it, by the number of policies", runPolicyChange},
+	{"policy-sync", "a start with 10,000 pods and 1,000 policies, and a restart that finds its table", runPolicySync},
+	{"policy-add", "ADD and DEL with policies and without", runPolicyAdd},
 	{"kube-pods", "a Node that becomes Ready and Pods that come and go, beside flannel + kube-proxy", runKubePods},
 }
 

@@ -4,19 +4,22 @@ import "slices"
 
 // exclusion is a set of tests that are not run, by a regular expression of their names.
 type exclusion struct {
-	pattern string
-	reason  string
-	backend string // "" is all
+	pattern  string
+	reason   string
+	backend  string // "" is all
+	policies bool   // not with -policies
 }
 
 // exclusionsOf returns those that count with a backend.
-func exclusionsOf(backend string) []exclusion {
-	return slices.DeleteFunc(slices.Clone(exclusions), func(e exclusion) bool { return e.backend != "" && e.backend != backend })
+func exclusionsOf(o options, backend string) []exclusion {
+	return slices.DeleteFunc(slices.Clone(exclusions), func(e exclusion) bool {
+		return e.backend != "" && e.backend != backend || e.policies && o.policies
+	})
 }
 
 // exclusions do not touch conformance tests. docs/conformance.md repeats the reasons.
 var exclusions = []exclusion{
-	{pattern: `\[Feature:NetworkPolicy\]`, reason: "Twill does not enforce NetworkPolicies yet"},
+	{pattern: `\[Feature:NetworkPolicy\]`, policies: true, reason: "policies are off in deploy/twill.yaml: -focus=policies runs them"},
 	{pattern: `\[Feature:LoadBalancer\]`, reason: "there is no cloud that would give out addresses"},
 	{pattern: `\[Provider:`, reason: "they are for clouds"},
 	{pattern: `\[Disruptive\]`, reason: "they restart kube-proxy or kube-apiserver, which would have to be Pods, or log in to nodes over SSH"},

@@ -20,6 +20,9 @@ import (
 // conformanceFocus names the tests that a cluster must pass to be called a Kubernetes, as far as they are the network group's.
 const conformanceFocus = `\[sig-network\].*\[Conformance\]`
 
+// policiesFocus names the tests of NetworkPolicies.
+const policiesFocus = `\[sig-network\].*Netpol`
+
 // everythingFocus names all tests of the network group.
 const everythingFocus = `\[sig-network\]`
 
@@ -27,6 +30,7 @@ type options struct {
 	backends  []string
 	focus     string
 	dualStack bool
+	policies  bool
 	processes int
 	machines  int
 	programs  string // holds what the make targets kube, kube-node and conformance-build make
@@ -79,8 +83,9 @@ func parse(args []string) (options, error) {
 	var backends string
 	flags := flag.NewFlagSet("conformance", flag.ContinueOnError)
 	flags.StringVar(&backends, "backend", "vxlan,bgp", "backends to run the tests with, one after the other")
-	flags.StringVar(&o.focus, "focus", conformanceFocus, `regular expression of the tests' names, or "all" for all of sig-network that can run here, in a cluster of both families`)
+	flags.StringVar(&o.focus, "focus", conformanceFocus, `regular expression of the tests' names, "all" for all of sig-network that can run here, or "policies" for NetworkPolicies with Twill enforcing them; both in a cluster of both families`)
 	flags.BoolVar(&o.dualStack, "dual-stack", false, "give Pods addresses of both families; deploy/twill.yaml has IPv4 alone")
+	flags.BoolVar(&o.policies, "policies", false, "have Twill enforce policies, which is off in deploy/twill.yaml")
 	flags.IntVar(&o.processes, "processes", 4, "how many tests run at a time")
 	flags.IntVar(&o.machines, "machines", 0, "how many nodes the cluster has, each a zone of its own (default 2; 3 with -focus=all, where tests ask for three zones)")
 	flags.StringVar(&o.image, "image", "bin/twill-image.tar", "archive with Twill's image")
@@ -102,6 +107,9 @@ func parse(args []string) (options, error) {
 	if o.focus == "all" {
 		o.focus, o.dualStack = everythingFocus, true
 		o.machines = cmp.Or(o.machines, 3)
+	}
+	if o.focus == "policies" {
+		o.focus, o.policies, o.dualStack = policiesFocus, true, true
 	}
 	o.machines = cmp.Or(o.machines, 2)
 	o.programs, o.peers = cmp.Or(os.Getenv("TWILL_KUBE"), ".cache/kube"), cmp.Or(os.Getenv("TWILL_PEERS"), ".cache/peers")
@@ -146,7 +154,7 @@ func runBackend(ctx context.Context, o options, backend string, out io.Writer) (
 	}
 	say("the nodes are Ready, Twill is their network; the tests begin: tail -f %s", filepath.Join(dir, "ginkgo.log"))
 	if o.focus != conformanceFocus {
-		for _, e := range exclusionsOf(backend) {
+		for _, e := range exclusionsOf(o, backend) {
 			say("left out: %s: %s", e.pattern, e.reason)
 		}
 	}

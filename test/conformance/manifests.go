@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/twill-cni/twill/test/deploy"
 )
 
 // The Pod networks of kubetest's clusters.
@@ -15,10 +17,12 @@ const (
 )
 
 // manifests returns what kubectl apply gets to install Twill: the file of deploy/ for the backend as it is or, for two IP families, an overlay
-// in dir over it, as docs/kubernetes.md describes it.
+// in dir over it, as docs/kubernetes.md describes it; with policies, what the chart says.
 func manifests(o options, backend, dir string) ([]string, error) {
 	base := filepath.Join(o.deploy, "kustomize/overlays", backend)
 	switch {
+	case o.policies:
+		return chart(o, backend, dir)
 	case !o.dualStack && backend == "vxlan":
 		return []string{"-f", filepath.Join(o.deploy, "twill.yaml")}, nil
 	case !o.dualStack:
@@ -54,4 +58,22 @@ patches:
 		return nil, fmt.Errorf("make an overlay: %w", err)
 	}
 	return []string{"-k", overlay}, nil
+}
+
+// chart renders the chart with policies into dir.
+func chart(o options, backend, dir string) ([]string, error) {
+	helm, err := deploy.NewHelm(filepath.Dir(o.deploy))
+	if err != nil {
+		return nil, err
+	}
+	values := []string{"backend=" + backend, "network.ipv4=" + pods4, "policy.enabled=true"}
+	if o.dualStack {
+		values = append(values, "network.ipv6="+pods6)
+	}
+	text, err := helm.Template(values...)
+	if err != nil {
+		return nil, fmt.Errorf("render the chart: %w", err)
+	}
+	file := filepath.Join(dir, "twill.yaml")
+	return []string{"-f", file}, os.WriteFile(file, []byte(text), 0o644)
 }

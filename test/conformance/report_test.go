@@ -99,7 +99,7 @@ func TestExclusionsSpareConformance(t *testing.T) {
 }
 
 func excluded(name string) bool {
-	for _, e := range exclusionsOf("vxlan") {
+	for _, e := range exclusionsOf(options{}, "vxlan") {
 		if regexp.MustCompile(e.pattern).MatchString(name) {
 			return true
 		}

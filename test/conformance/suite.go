@@ -23,7 +23,7 @@ func runTests(ctx context.Context, o options, s *kubetest.Site, backend, dir str
 	program := func(name string) string { return filepath.Join(o.programs, name) }
 	args := []string{"--net=" + s.Control.Namespace, "--", program("ginkgo"), "run", "--no-color", "-v",
 		fmt.Sprintf("--procs=%d", o.processes), "--timeout=" + o.timeout.String(), "--focus=" + o.focus}
-	for _, e := range exclusionsOf(backend) {
+	for _, e := range exclusionsOf(o, backend) {
 		args = append(args, "--skip="+e.pattern)
 	}
 	args = append(args, program("e2e.test"), "--",

@@ -33,6 +33,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{"bgp.config.as=65001", "bgp.config and bgp.passwordSecret are for the backend bgp"},
 		{"bgp.passwordSecret=keys", "bgp.config and bgp.passwordSecret are for the backend bgp"},
 		{"proxy.enabled=false,proxy.config.clusterCIDR=10.0.0.0/8", "proxy.config is for the service proxy, which proxy.enabled=false switches off"},
+		{"policy.enabled=on", "at '/policy/enabled': got string, want boolean"},
 		{"proxy.enabled=maybe", "at '/proxy/enabled': got string, want boolean"},
 		{"kubernetes.apiServers={192.0.2.1}", "at '/kubernetes/apiServers/0': '192.0.2.1' does not match"},
 		{"kubernetes.apiServers={https://192.0.2.1:6443}", "at '/kubernetes/apiServers/0'"},
@@ -70,17 +71,22 @@ func TestRights(t *testing.T) {
 		"list endpointslices.discovery.k8s.io", "list services", "list servicecidrs.networking.k8s.io",
 		"watch endpointslices.discovery.k8s.io", "watch services", "watch servicecidrs.networking.k8s.io",
 	}
+	policies := []string{
+		"list clusternetworkpolicies.policy.networking.k8s.io", "list namespaces", "list networkpolicies.networking.k8s.io", "list pods",
+		"watch clusternetworkpolicies.policy.networking.k8s.io", "watch namespaces", "watch networkpolicies.networking.k8s.io", "watch pods",
+	}
 	for _, c := range []struct {
 		name   string
 		values []string
 		want   []string
 	}{
 		{"default", nil, slices.Concat(always, services)},
+		{"policies", []string{"policy.enabled=true"}, slices.Concat(always, services, policies)},
 		{"bgp", []string{"backend=bgp"}, slices.Concat(always, services)},
 		{"no service proxy", []string{"proxy.enabled=false"}, always},
 		{"taint", []string{"removeTaint=true"}, slices.Concat(always, services, []string{"patch nodes"})},
 		{"monitoring", []string{"monitoring.enabled=true"}, slices.Concat(always, services)},
-		{"cleanup", []string{"cleanup.enabled=true"}, always},
+		{"cleanup", []string{"cleanup.enabled=true", "policy.enabled=true"}, always},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := render(t, c.values...)

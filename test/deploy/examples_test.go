@@ -25,8 +25,8 @@ func TestExamples(t *testing.T) {
 			if conf := o.configs["twill"].Data["net-conf.json"]; !strings.Contains(conf, `"Network": "`+networks[name]+`"`) {
 				t.Errorf("net-conf.json is %s, want the network %s", conf, networks[name])
 			}
-			if cfg := load(t, o, "twill", "twilld"); cfg.CNIConfDir != "/etc/cni/net.d" {
-				t.Errorf("the network configuration goes to %s", cfg.CNIConfDir)
+			if cfg := load(t, o, "twill", "twilld"); cfg.CNIConfDir != "/etc/cni/net.d" || cfg.Policy != "on" {
+				t.Errorf("the network configuration goes to %s, policies are %s", cfg.CNIConfDir, cfg.Policy)
 			}
 		})
 	}

@@ -19,6 +19,7 @@ var Variants = map[string][]string{
 	"vxlan":      nil,
 	"bgp":        {"backend=bgp"},
 	"monitoring": {"monitoring.enabled=true"},
+	"policy":     {"policy.enabled=true"},
 }
 
 // Generated are files by their names below deploy/.
@@ -53,6 +54,7 @@ func Generate(helm Helm) (Generated, error) {
 		"kustomize/overlays/vxlan":        {base, vxlan},
 		"kustomize/overlays/bgp":          {base, docs["bgp"]},
 		"kustomize/components/monitoring": {vxlan, docs["monitoring"]},
+		"kustomize/components/policy":     {vxlan, docs["policy"]},
 	} {
 		if err := g.difference(dir, of.from, of.to); err != nil {
 			return nil, fmt.Errorf("%s: %w", dir, err)
@@ -100,8 +102,12 @@ func patchFor(old, now Document) (*Document, error) {
 	if bytes.Equal(old.JSON, now.JSON) {
 		return nil, nil
 	}
-	if now.Kind != "DaemonSet" {
-		return nil, fmt.Errorf("%s differs, and nothing but DaemonSets is expected to", now.Key())
+	switch now.Kind {
+	case "DaemonSet":
+	case "ClusterRole":
+		return &now, nil // a patch replaces the list of rules, so it has all of them
+	default:
+		return nil, fmt.Errorf("%s differs, and nothing but DaemonSets and ClusterRoles is expected to", now.Key())
 	}
 	diff, err := strategicpatch.CreateTwoWayMergePatch(old.JSON, now.JSON, appsv1.DaemonSet{})
 	if err != nil {

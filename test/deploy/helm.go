@@ -45,6 +45,17 @@ func (h Helm) Lint() error {
 	return err
 }
 
+// Notes returns what helm says to who installs the chart into the cluster of a kubeconfig with values as --set takes them. Nothing is installed.
+func (h Helm) Notes(kubeconfig string, values ...string) (string, error) {
+	args := []string{"install", "twill", h.chart(), "--dry-run=server", "--kubeconfig", kubeconfig}
+	for _, v := range values {
+		args = append(args, "--set", v)
+	}
+	text, err := h.run(args...)
+	_, notes, _ := strings.Cut(text, "\nNOTES:\n")
+	return notes, err
+}
+
 func (h Helm) chart() string { return filepath.Join(h.Root, "deploy/chart/twill") }
 
 // run returns what helm prints. The error is what helm says.

@@ -42,7 +42,7 @@ func TestQueriesAskForWhatIsExported(t *testing.T) {
 	o := render(t, "monitoring.enabled=true")
 	names := figures(t)
 	used := map[string]bool{}
-	for where, queries := range map[string][]string{"alert": alerts(t, o), "panel": panels(t, o)} {
+	for where, queries := range map[string][]string{"alert": slices.Collect(maps.Values(alerts(t, o))), "panel": panels(t, o)} {
 		if len(queries) < 10 {
 			t.Errorf("found %d queries of %ss", len(queries), where)
 		}
@@ -60,7 +60,44 @@ func TestQueriesAskForWhatIsExported(t *testing.T) {
 	}
 }
 
-func alerts(t *testing.T, o objects) []string {
+// Who is woken by an alert finds a line about it, and no line is about an alert that is gone.
+func TestAlertsAreExplained(t *testing.T) {
+	page := read(t, "../../docs/kubernetes.md")
+	_, page, _ = strings.Cut(page, "\n| alert | what to do |\n")
+	page, _, _ = strings.Cut(page, "\n\n")
+	explained := map[string]bool{}
+	for line := range strings.Lines(page) {
+		names, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " | ")
+		for name := range strings.SplitSeq(names, ", ") {
+			explained[name] = strings.HasPrefix(name, "Twill")
+		}
+	}
+	for name := range alerts(t, render(t, "monitoring.enabled=true")) {
+		if !explained[name] {
+			t.Errorf("docs/kubernetes.md does not say what to do about %s", name)
+		}
+		delete(explained, name)
+	}
+	for name, is := range explained {
+		if is {
+			t.Errorf("docs/kubernetes.md explains %s, which is no alert", name)
+		}
+	}
+}
+
+// Each part of the daemon that has figures of failures has an alert of them.
+func TestFailuresAreAlerted(t *testing.T) {
+	all := strings.Join(slices.Collect(maps.Values(alerts(t, render(t, "monitoring.enabled=true")))), "\n")
+	for name := range figures(t) {
+		failure := strings.HasSuffix(name, "_failures_total") || strings.HasSuffix(name, "_drift_total") || strings.HasSuffix(name, "_flawed_objects")
+		if failure && strings.HasPrefix(name, "twill_") && !strings.Contains(all, name) {
+			t.Errorf("no alert asks for %s", name)
+		}
+	}
+}
+
+// alerts returns the queries of alerts, by name.
+func alerts(t *testing.T, o objects) map[string]string {
 	t.Helper()
 	var rule struct {
 		Spec struct {
@@ -74,10 +111,10 @@ func alerts(t *testing.T, o objects) []string {
 		}
 	}
 	remarshal(t, o.others["PrometheusRule"], &rule)
-	var queries []string
+	queries := map[string]string{}
 	for _, g := range rule.Spec.Groups {
 		for _, r := range g.Rules {
-			queries = append(queries, r.Expr)
+			queries[r.Alert] = r.Expr
 			if !strings.HasPrefix(r.Alert, "Twill") || r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
 				t.Errorf("alert %q: it needs a name that begins with Twill, a summary and a description", r.Alert)
 			}

@@ -30,6 +30,7 @@ func TestAPIServer(t *testing.T) {
 	}
 	cluster := kubetest.Start(t, kubetest.Options{Addr: at.Addr(), Port: at.Port()})
 	t.Run("takes everything", func(t *testing.T) { takesEverything(t, cluster) })
+	t.Run("has policies", func(t *testing.T) { hasPolicies(t, cluster) })
 	t.Run("allows no more than is needed", func(t *testing.T) { allowsNoMore(t, cluster) })
 }
 
@@ -40,6 +41,7 @@ func takesEverything(t *testing.T, cluster *kubetest.Cluster) {
 		"bgp": {"backend=bgp", "bgp.config.as=65001", "bgp.passwordSecret=keys", "imagePullSecrets={registry}"},
 		"monitoring": {"monitoring.enabled=true", "monitoring.scrape=none", "monitoring.alerts=false", "seLinuxOptions.type=spc_t", "removeTaint=true",
 			"podAnnotations.a=b", "updateStrategy.maxUnavailable=10%", "resources.limits.memory=500Mi"},
+		"policy":  {"policy.enabled=true"},
 		"cleanup": {"cleanup.enabled=true"},
 	} {
 		text, err := helm(t).Template(values...)
@@ -62,6 +64,26 @@ func takesEverything(t *testing.T, cluster *kubetest.Cluster) {
 				t.Errorf("not all of %d objects were taken:\n%s", len(docs), out)
 			}
 		})
+	}
+}
+
+// Who installs Twill into a cluster with policies is told that it does not enforce them, unless it does.
+func hasPolicies(t *testing.T, cluster *kubetest.Cluster) {
+	const warning = "This cluster has NetworkPolicies (1 of them), and Twill does not enforce them"
+	for _, step := range []struct {
+		there  bool
+		values []string
+		warned bool
+	}{{false, nil, false}, {true, nil, true}, {true, []string{"policy.enabled=true"}, false}} {
+		if step.there {
+			if err := cluster.Apply(t.Context(), "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a, namespace: default}, spec: {podSelector: {}}}"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		notes, err := helm(t).Notes(cluster.Admin(), step.values...)
+		if err != nil || !strings.Contains(notes, "Twill is being rolled out") || strings.Contains(notes, warning) != step.warned {
+			t.Errorf("policies: %t, values %v: %v\n%s", step.there, step.values, err, notes)
+		}
 	}
 }
 

@@ -68,13 +68,13 @@ func mounted(o objects, name string) (string, bool) {
 
 func TestSettingsAsTwilldReadsThem(t *testing.T) {
 	type settings struct {
-		Backend, Datastore, NodeName, Iface, CNIBinDir, SysctlDir, Health, Metrics, Proxy string
-		APIServers                                                                        []string
-		IPMasq, Cleanup                                                                   bool
+		Backend, Datastore, NodeName, Iface, CNIBinDir, SysctlDir, Health, Metrics, Proxy, Policy string
+		APIServers                                                                                []string
+		IPMasq, Cleanup                                                                           bool
 	}
 	normal := func(change func(*settings)) settings {
 		s := settings{Backend: "vxlan", Datastore: "kube", NodeName: "node1", SysctlDir: "/host/proc/sys", Health: "127.0.0.1:10270",
-			Metrics: "127.0.0.1:10270", Proxy: "nftables", IPMasq: true}
+			Metrics: "127.0.0.1:10270", Proxy: "nftables", Policy: "off", IPMasq: true}
 		change(&s)
 		return s
 	}
@@ -90,6 +90,7 @@ func TestSettingsAsTwilldReadsThem(t *testing.T) {
 			normal(func(s *settings) { s.APIServers = []string{"192.0.2.10:6443", "[2001:db8::1]:6443"} })},
 		{"uplink", []string{"uplink.iface=eth1", "ipMasq=false"}, normal(func(s *settings) { s.Iface, s.IPMasq = "eth1", false })},
 		{"uplink of the node's address", []string{"uplink.nodeIP=true"}, normal(func(s *settings) { s.Iface = "192.0.2.1" })},
+		{"policies", []string{"policy.enabled=true"}, normal(func(s *settings) { s.Policy = "on" })},
 		{"monitoring", []string{"monitoring.enabled=true", "monitoring.port=9000"}, normal(func(s *settings) { s.Metrics = ":9000" })},
 		{"another port for probes", []string{"health.port=10300"}, normal(func(s *settings) { s.Health = "127.0.0.1:10300" })},
 		{"flags", []string{"extraArgs={--proxy=off}"}, normal(func(s *settings) { s.Proxy = "off" })},
@@ -103,7 +104,7 @@ func TestSettingsAsTwilldReadsThem(t *testing.T) {
 			}
 			cfg := load(t, o, daemon, name)
 			have := settings{cfg.Backend, cfg.Datastore, cfg.NodeName, cfg.Iface, cfg.CNIBinDir, cfg.SysctlDir, cfg.HealthAddress, cfg.MetricsAddress,
-				cfg.Proxy, cfg.KubeAPIAddresses, cfg.IPMasq, cfg.Cleanup}
+				cfg.Proxy, cfg.Policy, cfg.KubeAPIAddresses, cfg.IPMasq, cfg.Cleanup}
 			if diff := cmp.Diff(c.want, have); diff != "" {
 				t.Errorf("settings (-want +have):\n%s", diff)
 			}

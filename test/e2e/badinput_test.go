@@ -75,7 +75,7 @@ func TestBadSettings(t *testing.T) {
 		{name: "a datastore that there is not", args: []string{"--datastore=consul"}, names: []string{"--datastore", "consul", "etcd or kube"}},
 		{name: "Kubernetes outside of it", args: []string{"--datastore=kube"}, names: []string{"datastore kube", "--kubeconfig", "no pod"}},
 		{name: "a proxy that there is not", args: []string{"--proxy=iptables"}, names: []string{"--proxy", "iptables", "off or nftables"}},
-		{name: "the policies that come later", args: []string{"--policy=on"}, names: []string{"--policy", "not available", "off"}},
+		{name: "policies", args: []string{"--policy=maybe"}, names: []string{"policy", "maybe", "on", "off"}},
 		{name: "by environment", env: "TWILLD_BACKEND=udp", names: []string{"TWILLD_BACKEND", "udp"}},
 		{name: "by file", file: "backend: udp\n", names: []string{"twilld.yaml", "backend", "udp"}},
 		{name: "not YAML", file: "backend: [vxlan\n", names: []string{"twilld.yaml", "line"}},

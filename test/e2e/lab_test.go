@@ -101,7 +101,7 @@ func TestLabDemo(t *testing.T) {
 			o := twillctl(t, append([]string{"lab", "--name", name}, flags...)...)
 			o.wantOK(t)
 			t.Logf("took %v", time.Since(began).Round(time.Millisecond))
-			if !strings.Contains(o.stdout, "node1-pod1") || !strings.Contains(o.stderr, "removed lab "+name) {
+			if !strings.Contains(o.stdout, "node1-pod1") || !strings.Contains(o.stdout, "nothing is wrong") || !strings.Contains(o.stderr, "removed lab "+name) {
 				t.Errorf("it prints:\n%s%s", o.stdout, o.stderr)
 			}
 			if strings.Contains(o.stdout, "\x1b") || strings.Contains(o.stderr, "\x1b") {

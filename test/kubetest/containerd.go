@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 const (
@@ -43,7 +45,8 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.tracing.processor
       BinaryName = "/usr/local/bin/runc"
 `
 
-// StartContainerd starts containerd, after KillContainerd, and waits until it answers.
+// StartContainerd starts containerd, after KillContainerd, and waits until a kubelet can be served: the socket is there some time before, and
+// a kubelet that is refused ends.
 func (m *Machine) StartContainerd(ctx context.Context) error {
 	m.KillContainerd()
 	err := m.Write(containerdConfig, containerdSettings)
@@ -51,19 +54,30 @@ func (m *Machine) StartContainerd(ctx context.Context) error {
 		m.containerd, err = m.program("containerd", "--config", containerdConfig).start()
 	}
 	if err == nil {
-		err = m.containerd.await(ctx, m.options.Timeout, func(ctx context.Context) error {
-			conn, err := new(net.Dialer).DialContext(ctx, "unix", m.File(containerdSocket))
-			if err != nil {
-				return err
-			}
-			return conn.Close()
-		})
+		err = m.containerd.await(ctx, m.options.Timeout, m.runtimeAnswers)
 	}
 	if err != nil {
 		return fmt.Errorf("start containerd on %s: %w", m.options.Name, err)
 	}
 	return nil
 }
+
+// runtimeAnswers asks the runtime for its version, as a kubelet does at first.
+func (m *Machine) runtimeAnswers(ctx context.Context) error {
+	conn, err := grpc.NewClient("unix://"+m.File(containerdSocket), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	err = conn.Invoke(ctx, "/runtime.v1.RuntimeService/Version", empty{}, empty{}, grpc.ForceCodec(empty{}))
+	return errors.Join(err, conn.Close())
+}
+
+// empty is a message without fields, and the codec of a call whose answer does not matter.
+type empty struct{}
+
+func (empty) Name() string                { return "proto" }
+func (empty) Marshal(any) ([]byte, error) { return nil, nil }
+func (empty) Unmarshal([]byte, any) error { return nil }
 
 // KillContainerd ends containerd at once and waits until its process is gone. Containers go on.
 func (m *Machine) KillContainerd() { m.containerd.kill() }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +18,8 @@ type configured struct {
 }
 
 // testWrongNetConf rolls out network configurations that are wrong: the first daemon that reads one says so, the update stops there, and
-// packets flow on. The right one ends it.
+// packets flow on. The right one ends it. With bgp it has to come within the restart time (docs/bgp.md): a daemon that does not know the network
+// holds no sessions.
 func testWrongNetConf(t *testing.T, r *rig) {
 	const configMap = "/api/v1/namespaces/" + namespace + "/configmaps/twill"
 	var right configured
@@ -64,13 +66,16 @@ func testWrongNetConf(t *testing.T, r *rig) {
 			}
 			must(t, r.reachable(t.Context()))
 			r.told(t, "Node", m.Name(), "NetworkConfigInvalid", c.says)
+			set(t, good)
+			r.rolledOut(t, daemonSet)
 		})
 	}
-	set(t, good)
-	r.rolledOut(t, daemonSet)
 	must(t, r.reachable(t.Context()))
 	l.whole(t)
 }
+
+// networkUnavailable is a patch that says of a Node what twilld does not leave there.
+const networkUnavailable = `{"status": {"conditions": [{"type": "NetworkUnavailable", "status": "True", "reason": "Test"}]}}`
 
 // testMissingRule takes rules of RBAC away: what is missing is named.
 func testMissingRule(t *testing.T, r *rig) {
@@ -105,24 +110,33 @@ func testMissingRule(t *testing.T, r *rig) {
 		t.Run(resource, func(t *testing.T) {
 			role.Rules = append(append(whole[:0:0], whole[:i]...), whole[i+1:]...)
 			set(t)
+			// Which verb is missed first is client-go's choice: a list can be a watch that begins with what there is.
+			namesVerb := func(text string) bool {
+				return slices.ContainsFunc(rule.Verbs, func(verb string) bool { return strings.Contains(text, "verb "+verb+" ") })
+			}
 			m := r.Machines[0]
 			name, err := r.agent(t.Context(), m)
 			must(t, err)
 			r.kubectl(t, "-n", namespace, "delete", "pod", name)
+			if resource == "nodes/status" { // which is not written while it is right
+				r.kubectl(t, "patch", "node", m.Name(), "--subresource=status", "-p", networkUnavailable)
+			}
 			r.within(t, enough, func(ctx context.Context) error {
 				log, err := r.log(ctx, m)
 				if err != nil {
 					return err
 				}
 				for line := range strings.Lines(log) {
-					if containsAll(line, []string{resource, rule.Verbs[0], "forbidden"}) {
+					if containsAll(line, []string{resource, "forbidden"}) && namesVerb(line) {
 						return nil
 					}
 				}
 				return fmt.Errorf("the log does not name the rule:\n%s", lastLines(log, 10))
 			})
 			must(t, r.reachable(t.Context()))
-			r.told(t, "Node", m.Name(), "ForbiddenByRBAC", resource, rule.Verbs[0])
+			if e := r.told(t, "Node", m.Name(), "ForbiddenByRBAC", resource); !namesVerb(e.Note) {
+				t.Errorf("the Event names no verb of %v: %s", rule.Verbs, e.Note)
+			}
 		})
 	}
 }

@@ -11,10 +11,10 @@
 //	harness_test.go   the rig: a site, Twill on it, waiting, exec
 //	install_test.go   what deploy/ says, as an operator would adapt it
 //	objects_test.go   manifests of Pods and Services
-//	traffic_test.go   numbered packets between pods while something is done
+//	traffic_test.go   numbered packets between pods while something is done; departures_test.go: new connections to outside
 //	traces_test.go    what a machine holds for its pods, to find leaks
 //
-// TestKubeadm, TestContainerd and TestUpgrade follow pages of docs/, whose commands they run as they stand there (page_test.go).
+// TestKubeadm, TestContainerd, TestUpgrade and TestFromFlannel follow pages of docs/, whose commands they run as they stand there (page_test.go).
 //
 // TWILL_IMAGE is the archive that "make image" builds, TWILL_KUBE what "make kube-node" does, TWILL_HELM the helm that "make helm" does; their
 // defaults are those places in the repository.

@@ -9,8 +9,8 @@ import (
 	"github.com/twill-cni/twill/test/kubetest"
 )
 
-// TestUpgrade does what docs/upgrade-and-rollback.md says. The other version is the same program under another tag. That a rollout loses no packet is
-// testRollingUpdate's to find out.
+// TestUpgrade does what docs/upgrade-and-rollback.md says. The other version is the same program under another tag. Neither loses
+// a packet.
 func TestUpgrade(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes too long for -short")
@@ -26,6 +26,7 @@ func TestUpgrade(t *testing.T) {
 	before := r.images(t)
 	r.stand(t)
 	page := open(t, "docs/upgrade-and-rollback.md", "deploy/chart/twill", repository("deploy/chart/twill"))
+	l := r.load(t)
 	helm := func(begin string, more ...string) {
 		t.Helper()
 		r.helm(t, append(strings.Fields(page.command(t, begin))[1:], more...)...)
@@ -39,6 +40,7 @@ func TestUpgrade(t *testing.T) {
 	if got := r.images(t); got != before {
 		t.Errorf("after the rollback the image is %s, want %s", got, before)
 	}
+	l.whole(t)
 	must(t, r.reachable(t.Context()))
 }
 

@@ -107,10 +107,11 @@ func (r *rig) talk(t *testing.T, from, protocol, to string) *conversation {
 	return c
 }
 
-// say sends one packet and returns who answers, or how the connection ended. At the other end of TCP is always the same one.
-func (c *conversation) say() (string, error) {
+// say sends one packet and returns who answers, or how the connection ended, which of TCP is known after hesitant at the latest, of UDP when patience is over. At the
+// other end of TCP is always the same one.
+func (c *conversation) say(patience time.Duration) (string, error) {
 	if c.udp {
-		name, _, err := greeted(c.Conn, silence)
+		name, _, err := greeted(c.Conn, patience)
 		return name, err
 	}
 	if err := c.SetDeadline(time.Now().Add(hesitant)); err != nil {
@@ -134,7 +135,7 @@ func connectionsSurvive(t *testing.T, r *rig, v variables) {
 			for _, one := range v.probes(t, probe{from: p.from, to: protocol + " " + p.to}) {
 				_, to, _ := strings.Cut(one.to, " ")
 				c := r.talk(t, p.from, protocol, to)
-				name, err := c.say()
+				name, err := c.say(silence)
 				must(t, err)
 				all, names[c] = append(all, c), name
 			}
@@ -143,7 +144,7 @@ func connectionsSurvive(t *testing.T, r *rig, v variables) {
 	goOn := func(what string) {
 		t.Helper()
 		for _, c := range all {
-			if name, err := c.say(); err != nil || name != names[c] {
+			if name, err := c.say(silence); err != nil || name != names[c] {
 				t.Errorf("%s: %v to %v has %q, %v; want %q", what, c.LocalAddr(), c.RemoteAddr(), name, err, names[c])
 			}
 		}
@@ -192,7 +193,7 @@ func datagramsLeave(t *testing.T, r *rig, v variables) {
 		for _, p := range []probe{{from: "a", to: "udp $vip:53"}, {from: "out1", to: "udp $node1:$np"}} {
 			for _, one := range v.probes(t, p) {
 				c := r.talk(t, p.from, "udp", strings.TrimPrefix(one.to, "udp "))
-				name, err := c.say()
+				name, err := c.say(silence)
 				must(t, err)
 				before[c] = name
 			}
@@ -207,7 +208,7 @@ func datagramsLeave(t *testing.T, r *rig, v variables) {
 		}
 		moved++
 		within(t, patience, func() error {
-			if now, err := c.say(); now != "b" && now != "c" {
+			if now, err := c.say(silence); now != "b" && now != "c" {
 				return fmt.Errorf("%v has %q, %v", c.LocalAddr(), now, err)
 			}
 			return nil
@@ -215,7 +216,7 @@ func datagramsLeave(t *testing.T, r *rig, v variables) {
 	}
 	t.Logf("%d of %d flows moved within %v", moved, len(before), time.Since(begin).Round(time.Millisecond))
 	for c, name := range before {
-		if now, err := c.say(); name != "d" && now != name {
+		if now, err := c.say(silence); name != "d" && now != name {
 			t.Errorf("%v has %q, %v; it had %q, which is still there", c.LocalAddr(), now, err, name)
 		}
 	}
@@ -230,7 +231,7 @@ func datagramsArrive(t *testing.T, r *rig, v variables) {
 		{from: "out1", to: "udp $ext:53"}} {
 		for _, one := range v.probes(t, p) {
 			c := r.talk(t, p.from, "udp", strings.TrimPrefix(one.to, "udp "))
-			_, _ = c.say() // nobody answers yet; what that leaves in connection tracking is the question
+			_, _ = c.say(silence) // nobody answers yet; what that leaves in connection tracking is the question
 			all = append(all, c)
 		}
 	}
@@ -238,7 +239,7 @@ func datagramsArrive(t *testing.T, r *rig, v variables) {
 		t.Helper()
 		for _, c := range all {
 			took := within(t, patience, func() error {
-				if now, err := c.say(); now != "c" {
+				if now, err := c.say(silence); now != "c" {
 					return fmt.Errorf("%s: %v to %v has %q, %v", what, c.LocalAddr(), c.RemoteAddr(), now, err)
 				}
 				return nil
@@ -254,7 +255,7 @@ func datagramsArrive(t *testing.T, r *rig, v variables) {
 	r.apply(t, v, udpBacked(""))
 	for _, c := range all {
 		within(t, time.Second, func() error { // connection tracking forgets flows beside the sync, a moment later
-			if now, err := c.say(); err == nil {
+			if now, err := c.say(silence); err == nil {
 				return fmt.Errorf("%v to %v has %q without endpoints", c.LocalAddr(), c.RemoteAddr(), now)
 			}
 			return nil

@@ -127,7 +127,7 @@ func (r *rig) custom(t *testing.T, v variables) *customers {
 				_, to, _ := strings.Cut(one.to, " ")
 				m := r.machines[p.from]
 				standing := r.talk(t, p.from, protocol, to)
-				_, err := standing.say()
+				_, err := standing.say(hesitant)
 				must(t, err)
 				c.done.Go(func() {
 					_ = m.ns.Do(func() error { // it has no errors of its own
@@ -166,7 +166,7 @@ func (c *customers) talk(ctx context.Context, with *conversation, name string) {
 	endpoint := ""
 	for ctx.Err() == nil {
 		end, failure := c.begin(), ""
-		have, err := with.say()
+		have, err := with.say(hesitant)
 		switch {
 		case err != nil:
 			failure = fmt.Sprintf("standing: %s: %v", name, err)
