@@ -17,7 +17,7 @@ OUTAGE   ?= 3m
 IMAGE     ?= docker.io/twill-cni/twill:$(shell sed -n 's/^appVersion: *//p' deploy/chart/twill/Chart.yaml)
 PLATFORMS ?= linux/amd64 linux/arm64
 
-.PHONY: help build image demo test bench lint arch unit e2e e2e-kube e2e-outage fuzz tools peers kube kube-build kube-node kube-node-build conformance conformance-build helm manifests chart setup root clean
+.PHONY: help build image demo test bench lint arch unit e2e e2e-kube e2e-policy e2e-outage fuzz tools peers kube kube-build kube-node kube-node-build conformance conformance-build helm manifests chart setup root clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ image: ## build bin/twill-image.tar, an OCI archive for `ctr -n k8s.io images im
 	$(TOOLS)/image -out bin/twill-image.tar -tag $(IMAGE) -version $(VERSION) "$${built[@]}"
 	@echo "bin/twill-image.tar holds $(IMAGE) for $(PLATFORMS)"
 
-demo: root build ## three nodes, pods on each, who reaches whom, and a Service balanced over the pods; with VXLAN and with BGP
+demo: root build ## three nodes, pods on each, who reaches whom, a Service balanced over the pods, how the nodes are, the way of a packet; with VXLAN and with BGP
 	bin/twillctl lab --backend=vxlan,bgp
 
 test: root setup lint arch unit chart e2e ## everything that CI runs; of the tests on a real Kubernetes those of -short
@@ -60,6 +60,11 @@ unit: root peers kube ## the packages' own tests with the race detector; those t
 e2e: root build peers kube ## black-box tests of the built binaries in the lab, beside real flanneld and a real Kubernetes with its kube-proxy
 	TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(PEERS) go test -count=1 -timeout 20m ./test/e2e
 	TWILL_BIN=$(CURDIR)/bin TWILL_KUBE=$(KUBE) go test -count=1 -timeout 10m -p 1 -parallel 8 ./test/kubetest ./test/e2e/proxy
+	TWILL_BIN=$(CURDIR)/bin go test -count=1 -timeout 10m -short ./test/e2e/trace
+	TWILL_BIN=$(CURDIR)/bin go test -count=1 -timeout 15m -short ./test/e2e/policy
+
+e2e-policy: root build ## policies with real packets: the whole truth table, a thousand random policies, starts and re-used addresses by the thousand (e2e has a part)
+	TWILL_BIN=$(CURDIR)/bin go test -count=1 -v -timeout 60m ./test/e2e/policy
 
 e2e-outage: root build peers ## etcd away for minutes (OUTAGE=3m), which e2e does for seconds
 	TWILL_OUTAGE=$(OUTAGE) TWILL_BIN=$(CURDIR)/bin TWILL_PEERS=$(CURDIR)/.cache/peers go test -count=1 -v -timeout 20m -run TestEtcdOutage ./test/e2e
@@ -116,10 +121,10 @@ kube-node-build:
 	cd test/coredns && CGO_ENABLED=0 nice go build -trimpath -ldflags "-s -w" -o $(KUBE)/ github.com/coredns/coredns
 	$(NODE_SOURCES) >$(KUBE)/node-built-from
 
-conformance: root peers kube kube-node conformance-build ## upstream's tests of Kubernetes' network group with Twill alone; BACKEND=vxlan or bgp; FOCUS=all for more than [Conformance]
+conformance: root peers kube kube-node helm conformance-build ## upstream's tests of Kubernetes' network group with Twill alone; BACKEND=vxlan or bgp; FOCUS=all for more than [Conformance], FOCUS=policies for NetworkPolicies
 	@$(MAKE) --no-print-directory image PLATFORMS=linux/$$(go env GOARCH)
 	go test ./test/conformance
-	TWILL_PEERS=$(PEERS) TWILL_KUBE=$(KUBE) go run ./test/conformance $(if $(BACKEND),-backend='$(BACKEND)') $(if $(FOCUS),-focus='$(FOCUS)')
+	TWILL_PEERS=$(PEERS) TWILL_KUBE=$(KUBE) TWILL_HELM=$(TOOLS)/helm go run ./test/conformance $(if $(BACKEND),-backend='$(BACKEND)') $(if $(FOCUS),-focus='$(FOCUS)')
 
 conformance-build:
 	@mkdir -p $(KUBE)
