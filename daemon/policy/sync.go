@@ -255,11 +255,18 @@ func largeSets(t kernel.Table) kernel.Table {
 	return t
 }
 
-// compareListed reads the large sets and compares with them.
+// compareListed reads the large sets, and the networks, and compares with them.
 func (e *Enforcer) compareListed(ctx context.Context) (filter.Plan, error) {
 	listing := &filter.Listing{}
 	if err := listing.Read(ctx, e.opts.Kernel, gate.Family, gate.TableName, filter.BulkSets()...); err != nil {
 		return filter.Plan{}, err
+	}
+	for _, set := range filter.NetworkSets() {
+		elements, err := e.opts.Kernel.ListElements(gate.Family, gate.TableName, set)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return filter.Plan{}, fmt.Errorf("list set %s: %w", set, err)
+		}
+		listing.AddNetworks(elements)
 	}
 	plan := e.filter.Compare(listing)
 	e.note(plan)

@@ -2,44 +2,56 @@ package filter
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/policy/gate"
 )
 
-// Listing is what the Bulk sets hold in the kernel.
-type Listing struct{ kernel.Listing }
+// Listing is what the kernel holds.
+type Listing struct {
+	kernel.Listing           // of gate.BulkSets
+	networks       []network // their classes have a number and nothing else
+}
 
-// BulkSets returns the names of the sets that Compare wants to see.
+// BulkSets returns the names of the sets that Compare wants to see by Add.
 func BulkSets() []string { return gate.BulkSets() }
 
-// Compare is Plan for when it is uncertain what the kernel holds: after a restart, a failed write or an edit by somebody else. The listing is of all
-// gate.BulkSets; the Plan has always the Table. It takes the listing over.
+// NetworkSets returns the names of those that it wants to see by AddNetworks.
+func NetworkSets() []string {
+	versions := gate.Versions()
+	return []string{versions[0].Networks, versions[1].Networks}
+}
+
+// AddNetworks tells of the elements of one of NetworkSets, in order of their keys; of the first set first.
+func (l *Listing) AddNetworks(elements []kernel.Element) {
+	for _, e := range elements {
+		n := network{first: e.Key[0].Addr, last: e.Key[0].Addr, class: &class{number: e.Value[0].Number}}
+		if e.KeyEnd != nil {
+			n.last = e.KeyEnd[0].Addr
+		}
+		l.networks = append(l.networks, n)
+	}
+}
+
+// Compare is Plan for when it is uncertain what the kernel holds: after a restart, a failed write or an edit by somebody else. The Plan has always the Table.
+// It takes the listing over.
 func (f *Filter) Compare(listing *Listing) Plan {
 	f.Plan()
 	f.Plan() // removes what the first one left
 	var s step
 	for _, p := range f.ports {
 		for _, key := range p.keys {
-			listing.compare(gate.SetPorts, kernel.Entry{Key: key}, &s.ports, &s.ports)
+			listing.compare(gate.SetPorts, kernel.Entry{Key: key}, &s.ports)
 		}
 	}
 	for _, subject := range f.subjects {
 		for c, p := range subject.pairs {
-			listing.compare(gate.SetPairs, kernel.Entry{Key: pairKey(subject, c), Value: p.value}, &s.pairs, &s.pairs)
+			listing.compare(gate.SetPairs, kernel.Entry{Key: pairKey(subject, c), Value: p.value}, &s.pairs)
 		}
 	}
-	versions := gate.Versions()
-	for _, a := range f.addrs {
-		if a.entry != nil {
-			i := versionOf(a.addr)
-			listing.compare(versions[i].Pods, kernel.Entry{Key: string(keyOf(a.addr)), Value: a.entry.value}, &s.before[i], &s.after[i])
-		}
-	}
-	for i, v := range versions {
-		s.after[i].remove(listing.rest(v.Pods)...)
-	}
+	f.compareAddresses(listing, &s)
 	s.removePairs.remove(listing.rest(gate.SetPairs)...)
 	s.removePorts.remove(listing.rest(gate.SetPorts)...)
 	s.pressing = true
@@ -49,15 +61,28 @@ func (f *Filter) Compare(listing *Listing) Plan {
 	return plan
 }
 
-// compare takes an entry that should be there out of the listing, and plans what is missing and what has another value.
-func (l *Listing) compare(set string, want kernel.Entry, missing, other *list) {
+// compareAddresses plans the elements of pods.
+func (f *Filter) compareAddresses(listing *Listing, s *step) {
+	moves := f.passagesFrom(listing, s)
+	defer moves.close()
+	for _, a := range f.addrs {
+		moves.move(a.addr, a.entry)
+	}
+	for _, v := range gate.Versions() {
+		for _, key := range listing.rest(v.Pods) {
+			if addr, ok := netip.AddrFromSlice([]byte(key)); ok {
+				moves.move(addr, nil)
+			}
+		}
+	}
+}
+
+// compare takes an entry that should be there out of the listing, and plans what differs.
+func (l *Listing) compare(set string, want kernel.Entry, to *list) {
 	have, there := l.Sets[set][want.Key]
 	delete(l.Sets[set], want.Key)
-	switch {
-	case !there:
-		missing.add(want)
-	case have != want.Value:
-		*other = append(*other, item{key: want.Key, value: want.Value, remove: true, add: true})
+	if !there || have != want.Value {
+		*to = append(*to, item{key: want.Key, value: want.Value, remove: there, add: true})
 	}
 }
 

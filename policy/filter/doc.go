@@ -87,8 +87,9 @@
 //
 // # Restarts
 //
-// When policies changed while there was no daemon, the next one does not know what the kernel's numbers stand for that no policy gives any more. Between
-// Table and After, some milliseconds, an address may have such a class, for which a new subject has its default; connections are looked at after that.
+// When policies changed while there was no daemon, the next one does not know what the kernel's numbers stand for that no policy gives any more. It need not: from
+// Before to After an address of such a class has one of its own, with the pairs that the kernel has for the old class and the old chains, and those that the
+// new chains have for the class to come (passages).
 //
 // Numbers come from texts, so a restarted daemon makes the same table. Compare finds out what differs in the Bulk sets, and SyncTables in the rest; without a
 // change in between nothing is written, but that classes which nobody had are removed. Only where two texts had the same hash the numbers depend on which was first.

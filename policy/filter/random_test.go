@@ -146,34 +146,16 @@ func (s *scene) expect(flow policy.Flow, v policy.Verdict) Answer {
 // plan plans and writes, in random pieces; verdicts may not be otherwise than before and after, if steady.
 func (s *scene) plan(steady bool, flows []policy.Flow) {
 	s.t.Helper()
-	var before [][2]bool
 	opened := maps.Clone(s.filter.opened)
 	p := s.filter.Plan()
+	var before [][2]bool
 	if s.tracer.table.Name != "" {
-		for _, flow := range flows {
-			before = append(before, s.sides(flow))
-		}
+		before = s.allSides(flows)
 	}
-	var during [][][2]bool
-	s.tracer.apply(p, func() {
-		if !steady {
-			return
-		}
-		var now [][2]bool
-		for _, flow := range flows {
-			now = append(now, s.sides(flow))
-		}
-		during = append(during, now)
-	})
-	for n, now := range during {
-		for i, flow := range flows {
-			after := s.sides(flow)
-			for side := range after {
-				if before[i][side] == after[side] && now[i][side] != after[side] {
-					s.t.Fatalf("%v: side %d is %v before and after, and %v after step %d of %d", flow, side, after[side], now[i][side], n+1, len(during))
-				}
-			}
-		}
+	if steady {
+		s.applySteadily(p, flows)
+	} else {
+		s.tracer.apply(p, func() {})
 	}
 	for i, flow := range flows[:len(before)] {
 		stays := opened[flow.Src] == s.filter.opened[flow.Src] && opened[flow.Dst] == s.filter.opened[flow.Dst]
@@ -191,6 +173,32 @@ func (s *scene) plan(steady bool, flows []policy.Flow) {
 		s.tracer.apply(p, func() {})
 	}
 	s.t.Fatal("plans do not end")
+}
+
+// applySteadily writes a plan; verdicts may not be otherwise than before and after.
+func (s *scene) applySteadily(p Plan, flows []policy.Flow) {
+	s.t.Helper()
+	before := s.allSides(flows)
+	var during [][][2]bool
+	s.tracer.apply(p, func() { during = append(during, s.allSides(flows)) })
+	after := s.allSides(flows)
+	for n, now := range during {
+		for i, flow := range flows {
+			for side := range after[i] {
+				if before[i][side] == after[i][side] && now[i][side] != after[i][side] {
+					s.t.Fatalf("%v: side %d is %v before and after, and %v after step %d of %d", flow, side, after[i][side], now[i][side], n+1, len(during))
+				}
+			}
+		}
+	}
+}
+
+func (s *scene) allSides(flows []policy.Flow) [][2]bool {
+	all := make([][2]bool, len(flows))
+	for i, flow := range flows {
+		all[i] = s.sides(flow)
+	}
+	return all
 }
 
 // sides asks both sides alone.
@@ -305,15 +313,7 @@ func TestRestart(t *testing.T) {
 		for p := s.filter.Plan(); !p.Empty(); p = s.filter.Plan() {
 			s.tracer.apply(p, func() {})
 		}
-		again := newFilter(testConfig, hash32)
-		all := s.cluster.Changes()
-		if seed%2 == 0 {
-			again.SetLocal(s.locals)
-		}
-		for _, part := range pieces(s.random, all) {
-			again.Apply(part)
-		}
-		again.SetLocal(s.locals)
+		again := s.restarted(hash32)
 		p := again.Compare(s.tracer.list())
 		s.tracer.writes, s.tracer.tables, s.tracer.counting = 0, 0, true
 		s.tracer.apply(p, func() {})
@@ -328,6 +328,61 @@ func TestRestart(t *testing.T) {
 			t.Fatalf("seed %d: after Compare, there is more to write", seed)
 		}
 	}
+}
+
+// restarted returns a filter that is told all anew.
+func (s *scene) restarted(hash func(uint64, string) uint32) *Filter {
+	again := newFilter(testConfig, hash)
+	if s.random.IntN(2) == 0 {
+		again.SetLocal(s.locals)
+	}
+	for _, part := range pieces(s.random, s.cluster.Changes()) {
+		again.Apply(part)
+	}
+	again.SetLocal(s.locals)
+	return again
+}
+
+// TestRestartAfterChanges: policies that changed while there was nobody are written so that what is allowed, or refused, before and after is so at each moment
+// in between; also when that is cut short, and policies change once more, again and again.
+func TestRestartAfterChanges(t *testing.T) {
+	for seed := range seeds(25, 150) {
+		s := newScene(t, seed, hash32)
+		s.run(4)
+		flows := s.flows()
+		for range 6 {
+			for range s.random.IntN(4) {
+				s.tell(s.cluster.ChangePolicy())
+			}
+			s.truth()
+			s.filter = s.restarted(hash32)
+			p := s.filter.Compare(s.tracer.list())
+			if s.random.IntN(2) == 0 {
+				p = s.cutShort(p)
+				s.applySteadily(p, flows)
+				continue
+			}
+			s.applySteadily(p, flows)
+			s.check(flows)
+			if p := s.filter.Plan(); !p.Empty() {
+				t.Fatalf("seed %d: after Compare, there is more to write", seed)
+			}
+		}
+	}
+}
+
+// cutShort is what a daemon has written of a plan that is killed meanwhile.
+func (s *scene) cutShort(p Plan) Plan {
+	switch s.random.IntN(3) {
+	case 0:
+		p.Before = p.Before[:s.random.IntN(len(p.Before)+1)]
+		p.Table, p.After = nil, nil
+	case 1:
+		p.After = nil
+	default:
+		p.After = p.After[:s.random.IntN(len(p.After)+1)]
+	}
+	return p
 }
 
 // pieces tells the same in parts, in any order: the first one is a reset, which is empty.

@@ -119,6 +119,11 @@ func (w *tracer) list() *Listing {
 			l.Add(name, kernel.Entry{Key: k, Value: v})
 		}
 	}
+	for _, name := range NetworkSets() {
+		if s := w.sets[name]; s != nil {
+			l.AddNetworks(s.Elements)
+		}
+	}
 	return l
 }
 

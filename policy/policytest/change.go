@@ -28,6 +28,17 @@ func (c *Cluster) Change() store.PolicyChanges {
 	return changes
 }
 
+// ChangePolicy makes one change to the policies.
+func (c *Cluster) ChangePolicy() store.PolicyChanges {
+	changes := newChanges()
+	if c.rand.IntN(2) == 0 {
+		c.changePolicy(changes)
+	} else {
+		c.changeClusterPolicy(changes)
+	}
+	return changes
+}
+
 // changePod gives a pod other labels or its address; its ports stay as they are, as in the API.
 func (c *Cluster) changePod(changes store.PolicyChanges) {
 	if len(c.Pods) == 0 {

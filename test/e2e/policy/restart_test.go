@@ -75,10 +75,7 @@ func (s *stream) run() {
 }
 
 // end stops it and checks that every question was answered as it should be, each time.
-func (s *stream) end(t *testing.T, want map[question]string) { s.endBut(t, want, 0) }
-
-// endBut is end where some answers to each question may be others.
-func (s *stream) endBut(t *testing.T, want map[question]string, others int) {
+func (s *stream) end(t *testing.T, want map[question]string) {
 	t.Helper()
 	close(s.stop)
 	<-s.done
@@ -88,8 +85,8 @@ func (s *stream) endBut(t *testing.T, want map[question]string, others int) {
 		for _, n := range got {
 			count += n
 		}
-		if count == 0 || count-got[want[q]] > others {
-			t.Errorf("%v: the answers are %v, want %s, and at most %d others", q, got, want[q], others)
+		if count == 0 || count > got[want[q]] {
+			t.Errorf("%v: the answers are %v, want %s", q, got, want[q])
 		}
 	}
 	t.Logf("%d questions, %d times", len(s.questions), s.asked)
