@@ -41,6 +41,7 @@ var scenarios = []scenario{
 	{"policy-change", "from a pod's changed label to the last of several nodes that enforces it, by the number of policies", runPolicyChange},
 	{"policy-sync", "a start with 10,000 pods and 1,000 policies, and a restart that finds its table", runPolicySync},
 	{"policy-add", "ADD and DEL with policies and without", runPolicyAdd},
+	{"dns", "names of 10,000 Services beside CoreDNS", runDNS},
 	{"kube-pods", "a Node that becomes Ready and Pods that come and go, beside flannel + kube-proxy", runKubePods},
 }
 
