@@ -13,6 +13,8 @@ want iptables  iptables      # flanneld and the reference plugins run it
 want ip        iproute2      # an independent reading of links, routes, neighbours and FDB
 want bridge    iproute2
 want tc        iproute2
+want ping      iputils-ping
+want ethtool   ethtool
 want conntrack conntrack     # an independent reading of connection tracking
 want iperf3    iperf3        # throughput
 want bird      bird2         # an independent BGP neighbour
