@@ -16,7 +16,7 @@ type scenario struct {
 // scenarios are in an order in which a failure disturbs few that follow.
 var scenarios = []scenario{
 	{"connectivity", true, testConnectivity},
-	{"status", false, testStatus},
+	{"status", true, testStatus},
 	{"services", true, testServices},
 	{"dns", true, testDNS},
 	{"host ports", true, testHostPorts},

@@ -1,9 +1,11 @@
 package kube
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,13 +28,9 @@ func testStatus(t *testing.T, r *rig) {
 		}
 		Findings []struct{ Node, What string }
 	}
-	r.within(t, enough, func(ctx context.Context) error {
-		out, err := r.twillctl(ctx, "status", "-o", "json")
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return json.Unmarshal([]byte(out), &report)
-	})
+	out, err := r.twillctl(t.Context(), "status", "-o", "json")
+	must(t, err)
+	must(t, json.Unmarshal([]byte(out), &report))
 	if len(report.Nodes) != len(r.Machines) {
 		t.Fatalf("%d nodes: %+v", len(report.Nodes), report)
 	}
@@ -41,13 +39,15 @@ func testStatus(t *testing.T, r *rig) {
 			t.Errorf("node %d: %+v", i, n)
 		}
 	}
-	begin := time.Now()
-	out, err := r.twillctl(t.Context(), "status", "-o", "wide")
-	must(t, err)
-	t.Logf("after %v:\n%s", since(begin), out)
+	for range 10 { // what ends the streams is a race
+		begin := time.Now()
+		out, err = r.twillctl(t.Context(), "status", "-o", "wide")
+		must(t, err)
+		t.Logf("after %v:\n%s", since(begin), out)
+	}
 }
 
-// twillctl runs twillctl where kubectl would be run: on no node.
+// twillctl runs twillctl where kubectl would be run: on no node. It has nothing to say but its output.
 func (r *rig) twillctl(ctx context.Context, args ...string) (string, error) {
 	built := repository(".cache/image/linux/" + runtime.GOARCH) // by make image
 	program, err := filepath.Abs(filepath.Join(cmp.Or(os.Getenv("TWILL_BIN"), built), "twillctl"))
@@ -56,6 +56,14 @@ func (r *rig) twillctl(ctx context.Context, args ...string) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, enough)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + r.Control.Namespace, "--", program}, append(args, "--kubeconfig", r.Cluster.Admin())...)...).CombinedOutput()
-	return string(out), err
+	var out, said bytes.Buffer
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + r.Control.Namespace, "--", program}, append(args, "--kubeconfig", r.Cluster.Admin())...)...)
+	cmd.Stdout, cmd.Stderr = &out, &said
+	if err = cmd.Run(); err == nil && said.Len() > 0 {
+		err = errors.New("it says something on standard error")
+	}
+	if err != nil {
+		err = fmt.Errorf("twillctl %v: %w: %s", args, err, &said)
+	}
+	return out.String(), err
 }
