@@ -17,6 +17,7 @@ type scenario struct {
 var scenarios = []scenario{
 	{"connectivity", true, testConnectivity},
 	{"status", true, testStatus},
+	{"trace", true, testTrace},
 	{"services", true, testServices},
 	{"dns", true, testDNS},
 	{"host ports", true, testHostPorts},

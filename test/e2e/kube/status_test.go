@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 )
@@ -45,6 +47,61 @@ func testStatus(t *testing.T, r *rig) {
 		must(t, err)
 		t.Logf("after %v:\n%s", since(begin), out)
 	}
+}
+
+// testTrace follows packets between machines with nothing but a kubeconfig, to a pod and through a Service: both ends are looked at, where they are.
+func testTrace(t *testing.T, r *rig) {
+	pods := r.standingPods(t)
+	from, to := pods[0], pods[1]
+	if from.machine == to.machine {
+		t.Fatalf("%s and %s are on one machine", from.name, to.name)
+	}
+	hole := to.addr(false).String() + "/32"
+	for _, target := range []string{"default/" + to.name + ":8080", netip.AddrPortFrom(to.addr(true), 8080).String(), "default/kubernetes:443"} {
+		ways, err := r.trace(t.Context(), from, target)
+		must(t, err)
+		for _, w := range ways {
+			if w.Failure != nil || len(w.Hops) < 3 {
+				t.Errorf("the way to %s: %+v", target, w)
+			}
+		}
+	}
+	_, err := from.machine.Run(t.Context(), "ip", "route", "add", "blackhole", hole)
+	must(t, err)
+	t.Cleanup(func() {
+		_, err := from.machine.Run(context.WithoutCancel(t.Context()), "ip", "route", "del", "blackhole", hole)
+		must(t, err)
+	})
+	ways, err := r.trace(t.Context(), from, "default/"+to.name+":8080")
+	if err == nil {
+		t.Error("the exit code of a way into a black hole is 0")
+	}
+	var failures []string
+	for _, w := range ways {
+		if !slices.ContainsFunc(w.Hops, func(h hop) bool { return h.Node == from.machine.Name() }) || !slices.ContainsFunc(w.Hops, func(h hop) bool { return h.Node == to.machine.Name() }) {
+			t.Errorf("not both machines are looked at: %+v", w.Hops)
+		}
+		if w.Failure != nil {
+			failures = append(failures, w.Failure.Node+" "+w.Failure.What)
+		}
+	}
+	if want := []string{from.machine.Name() + " route"}; !slices.Equal(failures, want) {
+		t.Errorf("a black hole for IPv4: what fails is %q, want %q", failures, want)
+	}
+}
+
+type hop struct{ Node, What string }
+
+// way is what twillctl trace says of one family.
+type way struct {
+	Hops    []hop
+	Failure *hop
+}
+
+// trace follows a packet of a pod. The error is also that a hop fails.
+func (r *rig) trace(ctx context.Context, from standing, target string) (ways []way, err error) {
+	out, err := r.twillctl(ctx, "trace", "default/"+from.name, target, "-o", "json")
+	return ways, errors.Join(err, json.Unmarshal([]byte(out), &ways))
 }
 
 // twillctl runs twillctl where kubectl would be run: on no node. It has nothing to say but its output.
