@@ -112,13 +112,21 @@ func (c counters) Counters(_ context.Context, _ kernel.TableFamily, _ string, ch
 
 func TestCountDrops(t *testing.T) {
 	registry, c := prometheus.NewRegistry(), counters{gate.ChainRefuseEgress: 5}
-	CountDrops(registry, c)
+	read := CountDrops(registry, c)
 	r := &rig{t: t, registry: registry}
 	if n := r.figure("twill_policy_drops_total"); n != 5 {
 		t.Errorf("%v drops", n)
 	}
 	c[gate.ChainRefuseEgress] = 2 // the chain was written anew
 	if n := r.figure("twill_policy_drops_total"); n != 7 {
+		t.Errorf("%v drops", n)
+	}
+	for _, n := range []uint64{4, 0} { // before and after the next one
+		c[gate.ChainRefuseEgress] = n
+		read(t.Context())
+	}
+	c[gate.ChainRefuseEgress] = 6 // more than there were, before anybody asks
+	if n := r.figure("twill_policy_drops_total"); n != 15 {
 		t.Errorf("%v drops", n)
 	}
 }

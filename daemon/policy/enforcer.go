@@ -27,7 +27,7 @@ type Kernel interface {
 	ListElements(family kernel.TableFamily, table, set string) ([]kernel.Element, error)
 }
 
-// Options are what an Enforcer works with. All of it is needed but Drops.
+// Options are what an Enforcer works with. All of it is needed but Drops and CountDrops.
 type Options struct {
 	Source store.PolicySource
 	Kernel Kernel
@@ -35,6 +35,9 @@ type Options struct {
 	Conntrack Conntrack
 	// Drops tells of refused packets until ctx ends; nil when nobody does.
 	Drops func(ctx context.Context, each func(Packet), lost func(messages int)) error
+	// CountDrops reads how many packets were refused; it is called before and after the rules are written, since those that are written anew count from 0. See
+	// the function of that name; nil when nobody counts.
+	CountDrops func(context.Context)
 
 	// Records returns the records of the CNI plugin's attachments.
 	Records func() ([]attachments.Record, error)

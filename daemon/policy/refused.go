@@ -39,14 +39,16 @@ type refused struct {
 	total map[string]uint64
 }
 
-// CountDrops registers twill_policy_drops_total, which is read from the kernel when it is asked for.
-func CountDrops(to prometheus.Registerer, counters Counters) {
-	to.MustRegister(&refused{
+// CountDrops registers twill_policy_drops_total, which is read from the kernel when it is asked for, and by the function that it returns (Options.CountDrops).
+func CountDrops(to prometheus.Registerer, counters Counters) (read func(context.Context)) {
+	r := &refused{
 		counters: counters,
 		desc:     prometheus.NewDesc("twill_policy_drops_total", "Packets that policies refused.", []string{"direction"}, nil),
 		last:     map[string]uint64{},
 		total:    map[string]uint64{},
-	})
+	}
+	to.MustRegister(r)
+	return r.read
 }
 
 // Describe implements prometheus.Collector.
@@ -54,11 +56,21 @@ func (r *refused) Describe(to chan<- *prometheus.Desc) { to <- r.desc }
 
 // Collect implements prometheus.Collector. What cannot be read is what it was.
 func (r *refused) Collect(to chan<- prometheus.Metric) {
+	r.read(context.Background())
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
-	defer cancel()
 	for chain, direction := range refusals {
+		to <- prometheus.MustNewConstMetric(r.desc, prometheus.CounterValue, float64(r.total[chain]), direction)
+	}
+}
+
+// read adds what was counted since the last time.
+func (r *refused) read(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	for chain := range refusals {
 		counts, err := r.counters.Counters(ctx, gate.Family, gate.TableName, chain)
 		if err == nil {
 			var now uint64
@@ -71,6 +83,5 @@ func (r *refused) Collect(to chan<- prometheus.Metric) {
 			r.total[chain] += now - r.last[chain]
 			r.last[chain] = now
 		}
-		to <- prometheus.MustNewConstMetric(r.desc, prometheus.CounterValue, float64(r.total[chain]), direction)
 	}
 }

@@ -291,6 +291,10 @@ func (e *Enforcer) write(ctx context.Context, plan filter.Plan) error {
 
 func (e *Enforcer) syncTable(ctx context.Context, t kernel.Table) error {
 	e.table = t
+	if e.opts.CountDrops != nil {
+		e.opts.CountDrops(ctx)
+		defer e.opts.CountDrops(ctx)
+	}
 	return e.opts.Kernel.SyncTables(ctx, []kernel.Table{t}, nil)
 }
 

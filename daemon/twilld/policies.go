@@ -68,23 +68,23 @@ func openPolicies(cfg *config.Config, k kernels, pods *podHost, with neighbours)
 		return p
 	}
 	registry := with.metrics.Registry()
-	policy.CountDrops(registry, k.reader)
 	p.flaws = policy.NewFlaws(with.datastore.policies, registry, pods.log, jitter)
 	p.enforcer = policy.New(policy.Options{
-		Source:    p.flaws,
-		Kernel:    k.tables,
-		Conntrack: connections,
-		Drops:     policy.Listen(cfg.PolicyLogGroup),
-		Records:   pods.Records,
-		NodeAddrs: k.links.Addresses,
-		Hold:      func(ctx context.Context) (func(), error) { return gate.Hold(ctx, cfg.RunDir) },
-		OwnPods:   with.datastore.kube == nil,
-		Network:   hostfile.NetworkName,
-		NodeName:  cfg.NodeName,
-		Table:     *table,
-		Metrics:   policy.NewMetrics(registry),
-		Log:       pods.log,
-		Jitter:    jitter,
+		Source:     p.flaws,
+		Kernel:     k.tables,
+		Conntrack:  connections,
+		Drops:      policy.Listen(cfg.PolicyLogGroup),
+		CountDrops: policy.CountDrops(registry, k.reader),
+		Records:    pods.Records,
+		NodeAddrs:  k.links.Addresses,
+		Hold:       func(ctx context.Context) (func(), error) { return gate.Hold(ctx, cfg.RunDir) },
+		OwnPods:    with.datastore.kube == nil,
+		Network:    hostfile.NetworkName,
+		NodeName:   cfg.NodeName,
+		Table:      *table,
+		Metrics:    policy.NewMetrics(registry),
+		Log:        pods.log,
+		Jitter:     jitter,
 	})
 	return p
 }
