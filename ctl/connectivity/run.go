@@ -25,8 +25,8 @@ type Options struct {
 	Settle   time.Duration  // from when the Services or the policies were stored until they are in force
 	Together int            // questions at one time
 	Progress func(Progress) // called by one goroutine at a time
-	// Explain says why a case failed, where that can be found out, while all is as it was. It is called for a few of those that failed.
-	Explain func(context.Context, Case) string
+	// Explain says why a case failed, where that can be found out, while all is as it was. It is called for once for each of a few pairs of ends.
+	Explain func(ctx context.Context, c Case) string
 }
 
 // Progress says how far a test is.
@@ -41,38 +41,48 @@ const mostExplained = 5
 
 // Run plans and runs the test. An error means that it could not be run, or that ctx ended; what failed is in the report.
 func Run(ctx context.Context, cluster Cluster, topology *Topology, options Options) (*Report, error) {
+	began := time.Now()
 	cases, err := Plan(topology)
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{cluster: cluster, options: options, total: len(cases), began: time.Now(), reached: map[control]bool{}}
-	var open, denied, allowed []Case
-	for _, c := range cases {
-		switch c.Kind {
-		case Denied:
-			denied = append(denied, c)
-		case Allowed:
-			allowed = append(allowed, c)
-		default:
-			open = append(open, c)
+	r := &runner{cluster: cluster, options: options, total: len(cases), reached: map[control]bool{}, cut: map[pair]bool{}, explained: map[pair]bool{}}
+	phases := inPhases(cases)
+	for i, cases := range phases {
+		if i == 2 && len(phases[2])+len(phases[3]) > 0 {
+			if err := cluster.Enforce(ctx); err != nil {
+				return nil, err
+			}
 		}
-	}
-	if err := r.phase(ctx, open); err != nil {
-		return nil, err
-	}
-	if len(denied)+len(allowed) > 0 {
-		if err := cluster.Enforce(ctx); err != nil {
-			return nil, err
-		}
-	}
-	// What is denied comes first: once it is silent, the policies are in force, and what is allowed is allowed by them.
-	for _, cases := range [][]Case{denied, allowed} {
 		if err := r.phase(ctx, cases); err != nil {
 			return nil, err
 		}
 	}
-	return newReport(topology, r.results, r.began), nil
+	return newReport(topology, r.results, began), nil
 }
+
+// inPhases returns what is asked one after the other: what has to work at once, what settles, then, with policies, what they deny, and what they allow. What is denied
+// comes first of these: once it is silent, the policies are in force, and what is allowed is allowed by them.
+func inPhases(cases []Case) (phases [4][]Case) {
+	for _, c := range cases {
+		i := 0
+		switch {
+		case c.Kind == Denied:
+			i = 2
+		case c.Kind == Allowed:
+			i = 3
+		case c.Kind.settles():
+			i = 1
+		}
+		phases[i] = append(phases[i], c)
+	}
+	return phases
+}
+
+// pair is two ends in one family.
+type pair struct{ from, to, family string }
+
+func pairOf(c Case) pair { return pair{c.From, c.To, c.Family()} }
 
 // control is what tells whether a pair was reached before there were policies.
 type control struct{ from, question string }
@@ -84,11 +94,11 @@ type runner struct {
 	options   Options
 	total     int
 	done      int
-	began     time.Time
 	results   []Result
 	failed    int
-	explained int
 	reached   map[control]bool
+	cut       map[pair]bool // of which one does not reach the other at its own address: nothing is to settle there
+	explained map[pair]bool
 }
 
 // phase runs cases, some at a time, and adds their results in the cases' order.
@@ -123,6 +133,7 @@ func (r *runner) phase(ctx context.Context, cases []Case) error {
 		r.explain(ctx, &results[i])
 		if c := results[i].Case; c.Kind == PodToPod || c.Kind == Control {
 			r.reached[controlOf(c)] = results[i].OK
+			r.cut[pairOf(c)] = r.cut[pairOf(c)] || !results[i].OK
 		}
 	}
 	r.results = append(r.results, results...)
@@ -153,7 +164,7 @@ func (r *runner) one(ctx context.Context, c Case, settled time.Time) (Result, er
 			return Result{}, err
 		}
 		result := newResult(c, answer, time.Since(asked))
-		if result.OK || !c.Kind.settles() || time.Now().After(settled) {
+		if result.OK || !c.Kind.settles() || r.cut[pairOf(c)] || time.Now().After(settled) {
 			return result, nil
 		}
 		select {
@@ -172,8 +183,9 @@ func (r *runner) explain(ctx context.Context, result *Result) {
 		return
 	}
 	result.Command = r.cluster.Command(result.Case)
-	if r.options.Explain != nil && result.Command != "" && r.explained < mostExplained && result.Outcome != NotJudged {
-		r.explained++
+	of := pairOf(result.Case)
+	if r.options.Explain != nil && result.Command != "" && len(r.explained) < mostExplained && !r.explained[of] && result.Outcome != NotJudged {
+		r.explained[of] = true
 		result.Why = r.options.Explain(ctx, result.Case)
 	}
 }

@@ -71,7 +71,7 @@ Exit code: 0 all is as it is to be, 1 a case failed, 2 the test could not be run
 	flags.BoolVar(&f.ends.Keep, "keep", false, "leave the test's pods, Services and policies in place")
 	flags.BoolVar(&f.noTrace, "no-trace", false, "do not trace cases that failed")
 	flags.DurationVar(&f.run.Patience, "wait", 2*time.Second, "how long to wait for each answer")
-	flags.DurationVar(&f.run.Settle, "settle", 20*time.Second, "how long Services and policies may take until they are in force")
+	flags.DurationVar(&f.run.Settle, "settle", 10*time.Second, "how long Services and policies may take until they are in force")
 	flags.IntVar(&f.run.Together, "together", 16, "questions at one time")
 	flags.StringVarP(&f.output, "output", "o", "table", "table, json or junit")
 	return cmd
@@ -89,7 +89,7 @@ func notRun(err error) error {
 func (f *connectivityFlags) check() error {
 	switch {
 	case f.lab.Name == "":
-		return errors.New("--lab: which lab is to be tested? `twillctl lab status` lists them, `twillctl lab up` makes one")
+		return errors.New("--lab: which lab is to be tested? `twillctl lab status --all` lists them, `twillctl lab up` makes one")
 	case f.output != "table" && f.output != "json" && f.output != "junit":
 		return fmt.Errorf("--output %q: want table, json or junit", f.output)
 	case f.run.Patience <= 0:
