@@ -46,34 +46,35 @@ type Cluster struct {
 }
 
 // Open makes the test's pods and Services. The caller closes the Cluster; an error leaves nothing behind. The store stays the caller's.
-func Open(ctx context.Context, l *lab.Lab, s *etcd.Store, options Options) (c *Cluster, t *connectivity.Topology, err error) {
-	c = &Cluster{lab: l, store: s, options: options, places: map[string]netns.Namespace{}}
+func Open(ctx context.Context, l *lab.Lab, s *etcd.Store, options Options) (*Cluster, *connectivity.Topology, error) {
+	c := &Cluster{lab: l, store: s, options: options, places: map[string]netns.Namespace{}}
+	var err error
 	if c.nodes, err = chosen(l, options.Nodes); err != nil {
 		return nil, nil, err
 	}
 	if c.unlock, err = lock(l); err != nil {
 		return nil, nil, err
 	}
-	defer func() {
-		if err != nil {
-			c.options.Keep = false
-			err = errors.Join(err, c.Close(context.WithoutCancel(ctx)))
-		}
-	}()
-	if err = c.clear(ctx); err != nil {
-		return nil, nil, fmt.Errorf("remove what an earlier test left: %w", err)
-	}
-	t = &connectivity.Topology{Parts: map[connectivity.Part]string{}}
-	if err = c.parts(ctx, t); err != nil {
-		return nil, nil, err
-	}
-	if err = c.pods(ctx, t); err != nil {
-		return nil, nil, err
-	}
-	if err = c.services(ctx, t); err != nil {
-		return nil, nil, err
+	t := &connectivity.Topology{Parts: map[connectivity.Part]string{}}
+	if err := c.open(ctx, t); err != nil {
+		c.options.Keep = false
+		return nil, nil, errors.Join(err, c.Close(context.WithoutCancel(ctx)))
 	}
 	return c, t, nil
+}
+
+// open makes all, and leaves it to Close when it fails in between.
+func (c *Cluster) open(ctx context.Context, t *connectivity.Topology) error {
+	if err := c.clear(ctx); err != nil {
+		return fmt.Errorf("remove what an earlier test left: %w", err)
+	}
+	if err := c.parts(ctx, t); err != nil {
+		return err
+	}
+	if err := c.pods(ctx, t); err != nil {
+		return err
+	}
+	return c.services(ctx, t)
 }
 
 func chosen(l *lab.Lab, names []string) ([]*lab.Node, error) {
