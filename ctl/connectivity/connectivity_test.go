@@ -56,7 +56,7 @@ func TestPlanCounts(t *testing.T) {
 		{"no proxy", func(t *Topology) { t.Parts[PartServices] = "off" }, without(PodToService, Hairpin)},
 		{"no DNS", func(t *Topology) { t.Parts[PartDNS] = "off" }, without(PodToDNS)},
 		{"no policies", func(t *Topology) { t.Parts[PartPolicies] = "off" }, without(Control, Denied, Allowed)},
-		{"no outside", func(t *Topology) { t.Parts[PartOutside] = "off" }, without(Outside)},
+		{"no outside", func(t *Topology) { t.Outside = nil }, without(Outside)},
 		{"no MTU", func(t *Topology) {
 			for i := range t.Pods {
 				t.Pods[i].MTU = 0

@@ -78,7 +78,7 @@ type Pod struct {
 	Addresses []netip.Addr
 	MTU       int          // of its link, in bytes
 	Service   []netip.Addr // the ClusterIPs of the Service of which the pod is the only endpoint
-	// ServiceName is the Service's name for a lookup, with the cluster's domain; NameServers are those that the pod was told of, none: those of its resolv.conf.
+	// ServiceName is the Service's name for a lookup, with the cluster's domain; NameServers are those that the pod was told of.
 	ServiceName string
 	NameServers []netip.Addr
 }
@@ -106,7 +106,6 @@ const (
 	PartServices Part = "services"
 	PartDNS      Part = "dns"
 	PartPolicies Part = "policies"
-	PartOutside  Part = "outside"
 )
 
 // Case is a question with the answer that it is to have.
@@ -136,9 +135,7 @@ func Plan(t *Topology) ([]Case, error) {
 				p.add(PodToNode, from.Name, n.Name, echoTo(a))
 			}
 		}
-		if t.Parts[PartOutside] == "" {
-			p.outside(t, from)
-		}
+		p.outside(t, from)
 	}
 	for _, n := range t.Nodes {
 		for i := range t.Pods {
@@ -198,14 +195,7 @@ func (p *plan) pair(t *Topology, from, to *Pod) {
 
 // names adds the lookups of a pod's own Service, in each family that it has, at each of the name servers.
 func (p *plan) names(from *Pod) {
-	servers := []netip.AddrPort{{}}
-	if len(from.NameServers) > 0 {
-		servers = nil
-	}
-	for _, a := range from.NameServers {
-		servers = append(servers, netip.AddrPortFrom(a, 53))
-	}
-	for _, server := range servers {
+	for _, server := range from.NameServers {
 		for _, v6 := range []bool{false, true} {
 			var want []string
 			for _, a := range from.Service {
@@ -213,12 +203,8 @@ func (p *plan) names(from *Pod) {
 					want = append(want, a.String())
 				}
 			}
-			to := "its name server"
-			if server.IsValid() {
-				to = server.Addr().String()
-			}
 			if want != nil {
-				p.add(PodToDNS, from.Name, to, Question{Protocol: store.UDP, To: server, Lookup: from.ServiceName, V6: v6, Want: want})
+				p.add(PodToDNS, from.Name, server.String(), Question{Protocol: store.UDP, To: netip.AddrPortFrom(server, 53), Lookup: from.ServiceName, V6: v6, Want: want})
 			}
 		}
 	}

@@ -14,13 +14,13 @@ import (
 
 // Question is what is asked of an address.
 type Question struct {
-	Protocol store.Protocol `json:"protocol"` // TCP, UDP, or probe's ICMP and ICMPv6
-	// To is the address; with ICMP it has no port. With Lookup it is a name server, and may be the zero value: that of the place's resolv.conf.
-	To     netip.AddrPort `json:"to"`
-	Size   int            `json:"size,omitempty"`   // of an echo request, in bytes, with the header of IP; 0: small
-	Lookup string         `json:"lookup,omitempty"` // a name to look up
-	V6     bool           `json:"v6,omitempty"`     // look up addresses of IPv6
-	Want   []string       `json:"want,omitempty"`   // who may answer, or the addresses that the name has; empty: anything
+	Protocol store.Protocol // TCP, UDP, or probe's ICMP and ICMPv6
+	// To is the address; with ICMP it has no port. With Lookup it is a name server.
+	To     netip.AddrPort
+	Size   int      // of an echo request, in bytes, with the header of IP; 0: small
+	Lookup string   // a name to look up
+	V6     bool     // look up addresses of IPv6
+	Want   []string // who may answer, or the addresses that the name has; empty: anything
 }
 
 // Ask asks from inside a place, and waits for as long as patience for an answer. Somebody else's answer is a failure.

@@ -1,4 +1,4 @@
-// Package probe asks an address one question from inside a network namespace (or from where the program is), and says whether packets go there and back.
+// Package probe asks an address one question from inside a network namespace, and says whether packets go there and back.
 //
 //	TCP    connect                 accepted, or refused: both ends were reached
 //	UDP    a datagram              an answer, or the ICMP error that says that nobody listens

@@ -66,7 +66,8 @@ func datagram(ctx context.Context, from Place, to netip.AddrPort) (string, error
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close() // an answer is all that is wanted of it
+	defer conn.Close()                                          // an answer is all that is wanted of it
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // who is interrupted does not wait for silence
 	deadline, _ := ctx.Deadline()
 	pause := time.Until(deadline) / tries
 	answer := make([]byte, maxName)
@@ -82,11 +83,11 @@ func datagram(ctx context.Context, from Place, to netip.AddrPort) (string, error
 			return "", err
 		}
 		n, err := conn.Read(answer)
+		if err != nil && ctx.Err() != nil {
+			return "", ctx.Err()
+		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return string(answer[:n]), err
-		}
-		if ctx.Err() != nil {
-			return "", ctx.Err()
 		}
 	}
 	return "", os.ErrDeadlineExceeded

@@ -9,15 +9,12 @@ import (
 	"time"
 )
 
-// Resolve looks a name up, in IPv4 or IPv6, at a name server, or at those of /etc/resolv.conf when server is the zero AddrPort.
+// Resolve looks a name up, in IPv4 or IPv6, at a name server.
 func Resolve(ctx context.Context, from Place, server netip.AddrPort, name string, v6 bool, patience time.Duration) ([]netip.Addr, Answer) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-		if server.IsValid() {
-			address = server.String()
-		}
-		return from.Dial(ctx, network, address)
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return from.Dial(ctx, network, server.String())
 	}}
 	family := "ip4"
 	if v6 {

@@ -108,10 +108,7 @@ func greeting(ctx context.Context, from Place, to netip.AddrPort) (string, error
 		return "", err
 	}
 	defer conn.Close() // its name is all that is wanted of it
-	deadline, _ := ctx.Deadline()
-	if err := conn.SetDeadline(deadline); err != nil {
-		return "", err
-	}
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	text, err := io.ReadAll(io.LimitReader(conn, maxName))
 	return string(text), err
 }

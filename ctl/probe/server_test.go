@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"strings"
@@ -52,12 +53,38 @@ func TestWho(t *testing.T) {
 	}
 }
 
-// A name server is asked from where the program is, for one family.
-func TestResolve(t *testing.T) {
-	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
+// Who is interrupted does not wait for an answer.
+func TestInterrupted(t *testing.T) {
+	ns := inside(t)
+	for _, q := range []struct {
+		protocol store.Protocol
+		to       string
+	}{{store.TCP, "127.0.0.1:7"}, {store.UDP, "127.0.0.1:8"}} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		if _, a := Who(ctx, ns, q.protocol, netip.MustParseAddrPort(q.to), time.Hour); a.Outcome == Reached || time.Since(began) > time.Minute {
+			t.Errorf("%s: %+v after %v", q.protocol, a, time.Since(began))
+		}
+	}
+}
+
+func listen(t *testing.T, at Place) (conn net.PacketConn) {
+	t.Helper()
+	err := at.Do(func() (err error) {
+		conn, err = net.ListenPacket("udp", "127.0.0.1:0")
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return conn
+}
+
+// A name server is asked for one family, and for nothing but the name.
+func TestResolve(t *testing.T) {
+	ns := inside(t)
+	conn := listen(t, ns)
 	server := &dns.Server{PacketConn: conn, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) {
 		resp := new(dns.Msg).SetReply(req)
 		text := map[uint16]string{dns.TypeA: "web.test. 1 IN A 192.0.2.7", dns.TypeAAAA: "web.test. 1 IN AAAA 2001:db8::7"}[req.Question[0].Qtype]
@@ -76,20 +103,15 @@ func TestResolve(t *testing.T) {
 	})
 	at := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	for v6, want := range map[bool]string{false: "192.0.2.7", true: "2001:db8::7"} {
-		got, a := Resolve(t.Context(), Here{}, at, "web.test", v6, enough)
+		got, a := Resolve(t.Context(), ns, at, "web.test", v6, enough)
 		if len(got) != 1 || got[0].String() != want || a.Outcome != Reached {
 			t.Errorf("IPv6 %t: %v, %+v", v6, got, a)
 		}
 	}
-	if got, a := Resolve(t.Context(), Here{}, at, "none.test.", false, enough); got != nil || a.Outcome != Failed {
+	if got, a := Resolve(t.Context(), ns, at, "none.test.", false, enough); got != nil || a.Outcome != Failed {
 		t.Errorf("%v, %+v", got, a)
 	}
-	mute, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = mute.Close() })
-	if got, a := Resolve(t.Context(), Here{}, mute.LocalAddr().(*net.UDPAddr).AddrPort(), "web.test", false, 50*time.Millisecond); got != nil || a.Outcome != Silent {
+	if got, a := Resolve(t.Context(), ns, netip.MustParseAddrPort("127.0.0.1:8"), "web.test", false, 50*time.Millisecond); got != nil || a.Outcome != Silent {
 		t.Errorf("%v, %+v", got, a)
 	}
 }
