@@ -4,17 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
-	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/twill-cni/twill/ctl/lab"
 	"github.com/twill-cni/twill/ctl/lab/netns"
+	"github.com/twill-cni/twill/ctl/probe"
+	"github.com/twill-cni/twill/store"
 	"github.com/twill-cni/twill/store/manifest"
 )
 
@@ -139,9 +137,9 @@ func measure(ctx context.Context, l *lab.Lab, svc *corev1.Service, connections i
 		row := &rows[i]
 		row.Answers = map[string]int{}
 		for range connections {
-			who, err := ask(ctx, row.source, row.To)
-			if err != nil {
-				row.Error = err.Error()
+			who, answer := probe.Who(ctx, row.source, store.TCP, row.To, time.Second)
+			if answer.Outcome != probe.Reached {
+				row.Error = answer.Detail
 				break // the next round tells whether it was too early
 			}
 			row.Answers[who]++
@@ -150,28 +148,12 @@ func measure(ctx context.Context, l *lab.Lab, svc *corev1.Service, connections i
 	return report, nil
 }
 
-// ask connects once and returns who answered.
-func ask(ctx context.Context, from netns.Namespace, to netip.AddrPort) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	conn, err := from.Dial(ctx, "tcp", to.String())
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
-		return "", err
-	}
-	who, err := io.ReadAll(io.LimitReader(conn, 256))
-	return strings.TrimSpace(string(who)), err
-}
-
-// servers are the listeners in the pods.
-type servers []net.Listener
+// servers are those in the pods.
+type servers []*probe.Server
 
 func (s servers) close() {
-	for _, l := range s {
-		_ = l.Close() // nothing is lost with it
+	for _, one := range s {
+		one.Close()
 	}
 }
 
@@ -179,31 +161,16 @@ func (s servers) close() {
 func serve(ctx context.Context, l *lab.Lab) (servers, error) {
 	var all servers
 	for _, p := range l.Pods() {
+		var at []netip.AddrPort
 		for _, addr := range p.Addrs() {
-			var listener net.Listener
-			err := p.Do(func() (err error) {
-				listener, err = new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(addr.String(), strconv.Itoa(targetPort)))
-				return err
-			})
-			if err != nil {
-				all.close()
-				return nil, fmt.Errorf("serve in pod %s: %w", p.Name, err)
-			}
-			all = append(all, listener)
-			go answer(listener, p.Name)
+			at = append(at, netip.AddrPortFrom(addr, targetPort))
 		}
+		s, err := probe.Serve(ctx, p.Netns(), p.Name, at...)
+		if err != nil {
+			all.close()
+			return nil, fmt.Errorf("serve in pod %s: %w", p.Name, err)
+		}
+		all = append(all, s)
 	}
 	return all, nil
-}
-
-// answer says who to every client until the listener is closed.
-func answer(listener net.Listener, who string) {
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		_, _ = io.WriteString(conn, who+"\n") // a client that is gone needs no answer
-		_ = conn.Close()
-	}
 }

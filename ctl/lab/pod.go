@@ -33,6 +33,9 @@ type PodOptions struct {
 	Env            []string          // more environment for the plugins, as KEY=value
 }
 
+// defaultNamespace is that of pods that name none.
+const defaultNamespace = "default"
+
 // Pod is a network namespace that the CNI plugins attached to a node. Its methods may be called concurrently.
 type Pod struct {
 	Name string
@@ -86,7 +89,7 @@ func (n *Node) newPod(options PodOptions) (*Pod, error) {
 		options.Name = n.freePodName()
 	}
 	if options.Args == nil {
-		options.Args = [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", cmp.Or(options.Namespace, "default")}, {"K8S_POD_NAME", options.Name}}
+		options.Args = [][2]string{{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", cmp.Or(options.Namespace, defaultNamespace)}, {"K8S_POD_NAME", options.Name}}
 	}
 	err = n.lab.checkMember("pod", options.Name)
 	p := n.pod(options.Name)
@@ -222,6 +225,9 @@ func (p *Pod) Netns() netns.Namespace { return p.ns }
 
 // ContainerID returns the id that the plugins know the pod by.
 func (p *Pod) ContainerID() string { return p.record.ContainerID }
+
+// Namespace returns the namespace that the pod says to be in.
+func (p *Pod) Namespace() string { return cmp.Or(p.record.Namespace, defaultNamespace) }
 
 // IfName returns the name of the pod's interface.
 func (p *Pod) IfName() string { return p.record.IfName }

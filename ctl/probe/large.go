@@ -4,8 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"time"
-
-	"github.com/twill-cni/twill/ctl/lab/netns"
 )
 
 // Bytes of the headers of an echo request.
@@ -15,12 +13,12 @@ const (
 )
 
 // AskLarge sends one echo request that is a packet of size bytes, which the kernel does not divide before it has been told to, and waits for its reply.
-func AskLarge(ctx context.Context, ns netns.Namespace, to netip.Addr, size int, patience time.Duration) Answer {
+func AskLarge(ctx context.Context, from Place, to netip.Addr, size int, patience time.Duration) Answer {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	payload := size - headers4
 	if to.Is6() {
 		payload = size - headers6
 	}
-	return answerOf(echo(ctx, ns, to, payload), "an echo reply came", patience)
+	return answerOf(echo(ctx, from, to, payload), "an echo reply came", patience)
 }

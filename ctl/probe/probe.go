@@ -11,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/twill-cni/twill/ctl/lab/netns"
 	"github.com/twill-cni/twill/ctl/ping"
 	"github.com/twill-cni/twill/store"
 )
@@ -41,57 +40,62 @@ const (
 // tries is how many datagrams are sent: the first may be lost while a neighbour is looked for, and errors of ICMP are limited in number.
 const tries = 3
 
-// Ask asks a question from inside ns and waits for as long as patience for an answer.
-func Ask(ctx context.Context, ns netns.Namespace, protocol store.Protocol, to netip.AddrPort, patience time.Duration) Answer {
+// Ask asks a question from inside a place and waits for as long as patience for an answer.
+func Ask(ctx context.Context, from Place, protocol store.Protocol, to netip.AddrPort, patience time.Duration) Answer {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	switch protocol {
 	case store.TCP:
-		conn, err := ns.Dial(ctx, "tcp", to.String())
+		conn, err := from.Dial(ctx, "tcp", to.String())
 		if err == nil {
 			err = conn.Close()
 		}
 		return answerOf(err, "the connection was accepted", patience)
 	case store.UDP:
-		return answerOf(datagram(ctx, ns, to), "an answer came", patience)
+		_, err := datagram(ctx, from, to)
+		return answerOf(err, "an answer came", patience)
 	case ICMP, ICMPv6:
-		return answerOf(echo(ctx, ns, to.Addr(), 8), "an echo reply came", patience)
+		return answerOf(echo(ctx, from, to.Addr(), 8), "an echo reply came", patience)
 	}
 	return Answer{Failed, fmt.Sprintf("%s cannot be asked: TCP, UDP and ICMP can", protocol)}
 }
 
-func datagram(ctx context.Context, ns netns.Namespace, to netip.AddrPort) error {
-	conn, err := ns.Dial(ctx, "udp", to.String())
+// datagram sends datagrams until one is answered, and returns the beginning of the answer.
+func datagram(ctx context.Context, from Place, to netip.AddrPort) (string, error) {
+	conn, err := from.Dial(ctx, "udp", to.String())
 	if err != nil {
-		return err
+		return "", err
 	}
-	defer conn.Close() // an answer is all that is wanted of it
+	defer conn.Close()                                          // an answer is all that is wanted of it
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // who is interrupted does not wait for silence
 	deadline, _ := ctx.Deadline()
 	pause := time.Until(deadline) / tries
+	answer := make([]byte, maxName)
 	for i := range tries {
 		if _, err := conn.Write([]byte("twill\n")); err != nil {
-			return err
+			return "", err
 		}
 		until := deadline
 		if i < tries-1 {
 			until = time.Now().Add(pause)
 		}
 		if err := conn.SetReadDeadline(until); err != nil {
-			return err
+			return "", err
 		}
-		if _, err = conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
+		n, err := conn.Read(answer)
+		if err != nil && ctx.Err() != nil {
+			return "", ctx.Err()
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return string(answer[:n]), err
 		}
 	}
-	return os.ErrDeadlineExceeded
+	return "", os.ErrDeadlineExceeded
 }
 
-func echo(ctx context.Context, ns netns.Namespace, to netip.Addr, payload int) (err error) {
+func echo(ctx context.Context, from Place, to netip.Addr, payload int) (err error) {
 	var conn *ping.Conn
-	if err := ns.Do(func() (err error) {
+	if err := from.Do(func() (err error) {
 		conn, err = ping.Listen(to)
 		return err
 	}); err != nil {

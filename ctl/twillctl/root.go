@@ -15,6 +15,6 @@ other, with nothing else installed.`,
 		Version:           version,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
-	root.AddCommand(newVersion(to), newLab(to), newStatus(to), newCheck(to), newBGP(to), newService(to), newPolicy(to), newTrace(to), newIPAM(to), newApply(to), newGet(to), newDelete(to), newRelay())
+	root.AddCommand(newVersion(to), newLab(to), newStatus(to), newCheck(to), newBGP(to), newService(to), newPolicy(to), newTrace(to), newConnectivity(to), newIPAM(to), newApply(to), newGet(to), newDelete(to), newRelay())
 	return root
 }
