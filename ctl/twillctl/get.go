@@ -57,15 +57,12 @@ them out. Namespaces are those that were stored: others have no labels but their
 	}
 	cmd.Flags().StringVarP(&options.namespace, "namespace", "n", manifest.DefaultNamespace, "namespace")
 	cmd.Flags().BoolVarP(&options.all, "all-namespaces", "A", false, "all namespaces")
-	cmd.Flags().StringVarP(&options.output, "output", "o", "table", "table, wide, yaml or json")
+	addFormat(cmd, &options.output, "wide")
 	flags.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		kind, ok := kinds[strings.ToLower(args[0])]
 		if !ok || kind == manifest.KindEndpoints {
 			return fmt.Errorf("type %q: want services, endpointslices, pods, networkpolicies, clusternetworkpolicies or namespaces", args[0])
-		}
-		if err := checkOutput(options.output, "wide"); err != nil {
-			return err
 		}
 		return flags.with(func(s *etcd.Store) error {
 			r, err := s.Registry(cmd.Context())

@@ -34,11 +34,11 @@ any. What happens to connections that no rule matches is the last line of a dire
 			if err != nil {
 				return err
 			}
-			return inFormat(output, func() error { return shown.print(to.out) }, func() error { return printJSON(to.out, shown) })
+			return printAs(to.out, output, shown, func() error { return shown.print(to.out) })
 		},
 	}
 	from.addAll(cmd)
-	addOutput(cmd, &output)
+	addFormat(cmd, &output)
 	return cmd
 }
 

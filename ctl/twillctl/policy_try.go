@@ -49,9 +49,7 @@ agree, or could not be found out.`,
 			if err != nil {
 				return &exitError{exitUnclear, err}
 			}
-			err = inFormat(output,
-				func() error { return printTrials(to.out, results) },
-				func() error { return printJSON(to.out, results) })
+			err = printAs(to.out, output, results, func() error { return printTrials(to.out, results) })
 			if err != nil {
 				return &exitError{exitUnclear, err}
 			}
@@ -59,7 +57,14 @@ agree, or could not be found out.`,
 		},
 	}
 	from.add(cmd)
-	addOutput(cmd, &output)
+	addFormat(cmd, &output)
+	checkFormat := cmd.PreRunE
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkFormat(cmd, args); err != nil {
+			return &exitError{exitUnclear, err}
+		}
+		return nil
+	}
 	cmd.Flags().StringVar(&t.protocol, "protocol", "tcp", "tcp, udp, sctp (which is not probed) or icmp")
 	cmd.Flags().BoolVar(&t.noProbe, "no-probe", false, "send nothing")
 	cmd.Flags().DurationVar(&t.patience, "wait", 2*time.Second, "how long the probe waits for an answer")

@@ -43,9 +43,6 @@ that within a second, so a difference that stays means that it cannot; its log s
 			if err != nil {
 				return err
 			}
-			if err := checkOutput(flags.output, "wide"); err != nil {
-				return err
-			}
 			client, err := flags.client()
 			if err != nil {
 				return err
@@ -67,7 +64,7 @@ that within a second, so a difference that stays means that it cannot; its log s
 		},
 	}
 	flags.addTarget(cmd)
-	cmd.Flags().StringVarP(&flags.output, "output", "o", "table", "table, wide, yaml or json")
+	addFormat(cmd, &flags.output, "wide")
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace (default: all, or \"default\" for a NAME)")
 	return cmd
 }

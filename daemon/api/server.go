@@ -49,6 +49,7 @@ type About struct {
 	Status   func(context.Context) NodeStatus
 
 	Addresses Addresses
+	Nodes     Nodes // nil: nothing is answered of them
 }
 
 // Server answers. Make it with Listen.
@@ -80,6 +81,7 @@ func Listen(runDir string, about About, log *slog.Logger) (*Server, error) {
 	about.handleStatus(mux)
 	handleTrace(mux, runDir)
 	about.handleAddresses(mux)
+	about.handleNodes(mux)
 	return &Server{path: path, listener: l, server: &http.Server{
 		Handler:        mux,
 		ReadTimeout:    5 * time.Second,

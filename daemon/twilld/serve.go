@@ -164,6 +164,7 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	questions, err := api.Listen(a.cfg.RunDir, api.About{
 		BGP: a.routes.about, Services: a.proxied.about, Policies: a.enforced.about, Status: a.asked.Status, Addresses: holdings{a.cfg, a.pods, a.keeper},
+		Nodes: a.peers(),
 	}, a.log)
 	if err != nil {
 		return err
