@@ -14,6 +14,6 @@ other, with nothing else installed.`,
 		SilenceErrors: true,
 		Version:       version,
 	}
-	root.AddCommand(newVersion(to), newLab(to), newStatus(to), newNode(to), newCheck(to), newBGP(to), newService(to), newPolicy(to), newTrace(to), newIPAM(to), newApply(to), newGet(to), newDelete(to), newRelay())
+	root.AddCommand(newVersion(to), newLab(to), newStatus(to), newNode(to), newCheck(to), newBGP(to), newService(to), newPolicy(to), newTrace(to), newIPAM(to), newSysdump(to), newApply(to), newGet(to), newDelete(to), newRelay())
 	return root
 }

@@ -50,6 +50,7 @@ type About struct {
 
 	Addresses Addresses
 	Nodes     Nodes // nil: nothing is answered of them
+	Dump      *Dump // the same
 }
 
 // Server answers. Make it with Listen.
@@ -82,6 +83,7 @@ func Listen(runDir string, about About, log *slog.Logger) (*Server, error) {
 	handleTrace(mux, runDir)
 	about.handleAddresses(mux)
 	about.handleNodes(mux)
+	about.handleDump(mux)
 	return &Server{path: path, listener: l, server: &http.Server{
 		Handler:        mux,
 		ReadTimeout:    5 * time.Second,
