@@ -47,6 +47,7 @@ func (f *daemonFlags) addTarget(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.node, "lab-node", "", "ask this node of a lab instead")
 	addName(cmd, &f.lab)
 	cmd.MarkFlagsMutuallyExclusive("run-dir", "lab-node")
+	completeFlag(cmd, "lab-node", names(labNodes(&f.lab)))
 }
 
 func (f *daemonFlags) client() (*api.Client, error) {

@@ -81,6 +81,8 @@ func (f *checkFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.lab.Name, "lab", "", "look at a node of the lab with this name instead")
 	flags.StringVar(&f.lab.StateDir, "state-dir", "", "directory that holds the labs (default /run/twill-lab)")
 	flags.StringVar(&f.node, "lab-node", "node1", "the lab's node")
+	completeFlag(cmd, "lab", names(labNames(&f.lab.StateDir)))
+	completeFlag(cmd, "lab-node", names(labNodes(&f.lab)))
 	addFormat(cmd, &f.output)
 }
 

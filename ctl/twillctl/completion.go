@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/twill-cni/twill/ctl/lab"
+	"github.com/twill-cni/twill/store"
 )
 
 // completionPatience is for how long a shell waits for names. A person who waits longer thinks that the terminal hangs.
@@ -85,6 +86,23 @@ func (f *viewpoints) podNames(ctx context.Context) []string {
 		}
 		return all
 	})
+}
+
+// serviceNames are the Services that the node which is asked serves, as NAMESPACE/NAME.
+func (f *daemonFlags) serviceNames(ctx context.Context) []string {
+	client, err := f.client()
+	if err != nil {
+		return nil
+	}
+	report, err := client.Services(ctx, store.ObjectName{})
+	if err != nil {
+		return nil
+	}
+	var all []string
+	for _, s := range report.Services {
+		all = append(all, s.Namespace+"/"+s.Name)
+	}
+	return all
 }
 
 // labNames are those of the labs below stateDir.

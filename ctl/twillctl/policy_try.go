@@ -43,7 +43,8 @@ agree, or could not be found out.`,
   twillctl policy test shop/web 10.244.2.3:53 --protocol udp
   twillctl policy test 192.0.2.1 [fd00:244:0:1::2]:8080 --lab demo
   twillctl policy test shop/web shop/api --protocol icmp --no-probe -o json`,
-		Args: cobra.ExactArgs(2),
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: completeUpTo(2, from.podNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			results, err := t.run(cmd.Context(), &from, args[0], args[1])
 			if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/twill-cni/twill/ctl/check"
 	"github.com/twill-cni/twill/ctl/ipam"
 	"github.com/twill-cni/twill/ctl/lab"
+	"github.com/twill-cni/twill/ctl/status"
 	"github.com/twill-cni/twill/ctl/sysdump"
 	"github.com/twill-cni/twill/daemon/api"
 	"github.com/twill-cni/twill/daemon/config"
@@ -115,7 +116,7 @@ func dumpParts(ctx context.Context, nodes []dumpedNode) []sysdump.Part {
 			if len(reports) == 0 && err != nil {
 				return nil, err
 			}
-			return ipam.Check(reports), nil // nodes that do not answer are in status.json
+			return append([]status.Finding{}, ipam.Check(reports)...), nil // nodes that do not answer are in status.json
 		})},
 	}
 	for _, n := range nodes {

@@ -42,7 +42,8 @@ Exit code: 0 nothing is wrong, 1 a hop fails.`,
   twillctl trace shop/web kube-system/kube-dns:53/udp
   twillctl trace 10.244.1.2 10.244.2.3:8080 --lab demo
   twillctl trace shop/web shop/db:5432 --no-probe -o json`,
-		Args: cobra.ExactArgs(2),
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: completeUpTo(2, from.podNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			views, err := from.open(cmd.Context())
 			if err != nil {
