@@ -201,7 +201,7 @@ func (l *listing) endpointSlices(t *table) {
 func (l *listing) pods(t *table, all []*store.Pod) {
 	t.header = []any{"NAME", "NODE", "READY", "ADDRESSES"}
 	if l.wide() {
-		t.header = append(t.header, "LABELS")
+		t.header = append(t.header, "PORTS", "LABELS")
 	}
 	for _, p := range all {
 		if !l.wanted(p.Name.Namespace, p.Name.Name) {
@@ -209,7 +209,7 @@ func (l *listing) pods(t *table, all []*store.Pod) {
 		}
 		row := []any{p.Name.Name, p.Node, p.Ready, dash(joinAddrs(p.Addrs))}
 		if l.wide() {
-			row = append(row, dash(pairs(p.Labels)))
+			row = append(row, dash(podPorts(p)), dash(pairs(p.Labels)))
 		}
 		t.add(p.Name.Name, podObject(p), l.inNamespace(p.Name.Namespace, row))
 	}
@@ -294,6 +294,15 @@ func pairs(m map[string]string) string {
 	var out []string
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		out = append(out, key+"="+m[key])
+	}
+	return strings.Join(out, ",")
+}
+
+// podPorts are a pod's named ports.
+func podPorts(p *store.Pod) string {
+	var out []string
+	for _, port := range p.Ports {
+		out = append(out, fmt.Sprintf("%s:%d/%s", port.Name, port.Port, port.Protocol))
 	}
 	return strings.Join(out, ",")
 }

@@ -129,7 +129,7 @@ func lookAtChains(ctx context.Context, f *check.Facts, k *nft.Handle) error {
 		return nil // the kernel has no nftables, which is told among the features, and so no chains
 	}
 	for _, c := range all {
-		chain := check.Chain{Family: c.Family, Table: c.Table, Name: c.Chain, Drops: c.Drops, Rules: c.Rules}
+		chain := check.Chain{Family: c.Family, Table: c.Table, Name: c.Chain, Drops: c.Drops, Rules: c.Rules, Refusing: c.Refusing}
 		if c.Base && int(c.Hook) < len(hooks) {
 			chain.Hook = hooks[c.Hook]
 		}
