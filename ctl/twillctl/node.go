@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,9 +71,18 @@ func listNodes(ctx context.Context, views []viewpoint) (api.NodeListing, error) 
 		if len(views) > 1 && hasUnnamed(listing.Nodes) {
 			nameThem(ctx, views, listing.Nodes)
 		}
+		slices.SortStableFunc(listing.Nodes, byName)
 		return listing, nil
 	}
 	return api.NodeListing{}, errors.Join(errs...)
+}
+
+// byName sorts nodes by name, those without one last.
+func byName(a, b api.ClusterNode) int {
+	if (a.Name == "") != (b.Name == "") {
+		return strings.Compare(b.Name, a.Name)
+	}
+	return strings.Compare(a.Name, b.Name)
 }
 
 func askNodes(ctx context.Context, v viewpoint) (api.NodeListing, error) {
@@ -194,8 +204,10 @@ func printHeld(w io.Writer, all []heldBy, now time.Time) error {
 			case h.NodeHeld == nil:
 				row(h.On, "-", "NO ANSWER", "-", h.Error)
 				continue
+			case h.Node.Self:
+				row(h.On, "-", "-", "-", h.Why)
 			case h.Why != "":
-				row(h.On, "-", "nothing", "-", h.Why)
+				row(h.On, "-", "NOTHING", "-", h.Why)
 			}
 			for _, o := range h.Objects {
 				row(h.On, o.Kind, verdictCell(o.Verdict), dash(o.Should), isCell(o))
