@@ -186,15 +186,9 @@ func showHeld(ctx context.Context, w io.Writer, views []viewpoint, name, output 
 }
 
 func printHeld(w io.Writer, all []heldBy, now time.Time) error {
-	for i, h := range all {
-		if h.NodeHeld != nil {
-			if err := errors.Join(printNodes(w, []api.ClusterNode{h.Node}, true, now), printLine(w)); err != nil {
-				return err
-			}
-			break
-		}
-		if i == len(all)-1 {
-			break
+	if at := slices.IndexFunc(all, func(h heldBy) bool { return h.NodeHeld != nil }); at >= 0 { // they all have the node from one datastore
+		if err := errors.Join(printNodes(w, []api.ClusterNode{all[at].Node}, true, now), printLine(w)); err != nil {
+			return err
 		}
 	}
 	return printTable(w, func(row func(cells ...any)) {

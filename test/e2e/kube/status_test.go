@@ -71,7 +71,7 @@ func testNode(t *testing.T, r *rig) {
 func testSysdump(t *testing.T, r *rig) {
 	path := filepath.Join(t.TempDir(), "d.tar.gz")
 	out, err := r.twillctl(t.Context(), "sysdump", path)
-	if err != nil || strings.Contains(out, "not taken") {
+	if err != nil || strings.Contains(out, "not taken") || strings.Count(out, "\n") != 1 {
 		t.Fatalf("%v: %s", err, out)
 	}
 	listed, err := exec.Command("tar", "-tzf", path).Output()
