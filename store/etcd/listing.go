@@ -51,7 +51,9 @@ func (s *Store) ListNodes(ctx context.Context) ([]store.NodeEntry, error) {
 	if err := s.label(ctx, all); err != nil {
 		return nil, fmt.Errorf("list nodes: %w", err)
 	}
-	slices.SortStableFunc(all, func(a, b store.NodeEntry) int { return cmp.Or(a.Subnets.Compare(b.Subnets), strings.Compare(a.Name, b.Name)) })
+	slices.SortStableFunc(all, func(a, b store.NodeEntry) int {
+		return cmp.Or(a.Subnets.Compare(b.Subnets), strings.Compare(a.Name, b.Name))
+	})
 	return all, nil
 }
 

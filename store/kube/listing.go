@@ -36,7 +36,9 @@ func (c *Client) ListNodes(ctx context.Context) ([]store.NodeEntry, error) {
 			break
 		}
 	}
-	slices.SortStableFunc(all, func(a, b store.NodeEntry) int { return cmp.Or(a.Subnets.Compare(b.Subnets), strings.Compare(a.Name, b.Name)) })
+	slices.SortStableFunc(all, func(a, b store.NodeEntry) int {
+		return cmp.Or(a.Subnets.Compare(b.Subnets), strings.Compare(a.Name, b.Name))
+	})
 	return all, nil
 }
 
