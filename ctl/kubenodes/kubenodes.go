@@ -102,7 +102,7 @@ func (c *Cluster) Dial(ctx context.Context, n Node) (net.Conn, error) {
 	}
 	ours, theirs := net.Pipe()
 	conn := &stream{Conn: ours, pod: n.Namespace + "/" + n.Pod}
-	// client-go logs that the connection is closed, which is how each question ends; what matters is in the error.
+	// Of a stream that is closed, client-go writes to standard error that it is. What matters is the error of the stream.
 	ctx, cancel := context.WithCancel(klog.NewContext(ctx, logr.Discard()))
 	conn.cancel = cancel
 	go func() {
