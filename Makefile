@@ -17,7 +17,7 @@ OUTAGE   ?= 3m
 IMAGE     ?= docker.io/twill-cni/twill:$(shell sed -n 's/^appVersion: *//p' deploy/chart/twill/Chart.yaml)
 PLATFORMS ?= linux/amd64 linux/arm64
 
-.PHONY: help build image demo test bench lint arch unit e2e e2e-kube e2e-policy e2e-outage fuzz tools peers kube kube-build kube-node kube-node-build conformance conformance-build helm manifests chart setup root clean
+.PHONY: help build image demo test bench lint arch unit e2e e2e-kube e2e-policy e2e-outage fuzz tools peers kube kube-build kube-node kube-node-build conformance conformance-build helm manifests chart promtool setup root clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -147,11 +147,18 @@ helm: ## build helm, with which manifests are generated and the chart is tested 
 			-X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=$${minor%%.*}" helm.sh/helm/v3/cmd/helm; \
 		cat go.mod go.sum | sha256sum >$(TOOLS)/helm-built-from; }
 
+promtool: ## build Prometheus' promtool, with which the alerts are tested (a few minutes, the first time)
+	@mkdir -p $(TOOLS)
+	@[ "$$(cat $(TOOLS)/promtool-built-from 2>/dev/null)" = "$$(cat test/deploy/promtool/go.{mod,sum} | sha256sum)" ] || { \
+		cd test/deploy/promtool; \
+		CGO_ENABLED=0 nice go build -trimpath -ldflags "-s -w" -o $(TOOLS)/ github.com/prometheus/prometheus/cmd/promtool; \
+		cat go.mod go.sum | sha256sum >$(TOOLS)/promtool-built-from; }
+
 manifests: helm ## generate deploy/twill.yaml and deploy/kustomize from the chart
 	TWILL_HELM=$(TOOLS)/helm go run ./test/deploy/manifests
 
-chart: helm kube ## tests of deploy/: the chart and what is generated from it, also as an API server sees them; the image's archive
-	TWILL_HELM=$(TOOLS)/helm TWILL_KUBE=$(KUBE) go test -count=1 ./test/deploy/...
+chart: helm promtool kube ## tests of deploy/: the chart and what is generated from it, also as an API server sees them; the alerts; the image's archive
+	TWILL_HELM=$(TOOLS)/helm TWILL_PROMTOOL=$(TOOLS)/promtool TWILL_KUBE=$(KUBE) go test -count=1 ./test/deploy/...
 	cd deploy/image && go test ./...
 
 setup: ## install the Debian packages that the tests use

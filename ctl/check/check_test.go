@@ -164,14 +164,17 @@ func TestRules(t *testing.T) {
 			f.link("veth1").Master = ""
 		}, nil, ""},
 		{"a bridge while networks are unknown", func(f *Facts) { f.Networks = nil }, nil, ""},
-		{"FORWARD drops all", addChain(Chain{"ip", "filter", "FORWARD", "forward", true, 0}), []string{"FAILURE foreign rules: the chain FORWARD of table ip filter drops what its 0 rules do not accept"}, "iptables -P FORWARD ACCEPT"},
-		{"FORWARD of IPv6 drops some", addChain(Chain{"ip6", "filter", "FORWARD", "forward", true, 7}), []string{"warning foreign rules: the chain FORWARD of table ip6 filter drops what its 7 rules do not accept"}, "ip6tables -P FORWARD ACCEPT"},
-		{"FORWARD of IPv6, which is not used", func(f *Facts) { f.IPv6 = false; addChain(Chain{"ip6", "filter", "FORWARD", "forward", true, 0})(f) }, nil, ""},
-		{"firewalld", addChain(Chain{"inet", "firewalld", "filter_FORWARD", "forward", true, 9}), []string{"warning foreign rules: the chain filter_FORWARD of table inet firewalld drops what its 9 rules do not accept"}, "firewall-cmd "},
-		{"a firewall of one's own", addChain(Chain{"inet", "mine", "input", "input", true, 2}), []string{"warning foreign rules: the chain input of table inet mine drops what its 2 rules do not accept"}, "nft add rule inet mine input iifname cni0 accept"},
+		{"FORWARD drops all", addChain(Chain{"ip", "filter", "FORWARD", "forward", true, 0, 0}), []string{"FAILURE foreign rules: the chain FORWARD of table ip filter drops what its 0 rules do not accept"}, "iptables -P FORWARD ACCEPT"},
+		{"FORWARD of IPv6 drops some", addChain(Chain{"ip6", "filter", "FORWARD", "forward", true, 7, 0}), []string{"warning foreign rules: the chain FORWARD of table ip6 filter drops what its 7 rules do not accept"}, "ip6tables -P FORWARD ACCEPT"},
+		{"FORWARD of IPv6, which is not used", func(f *Facts) { f.IPv6 = false; addChain(Chain{"ip6", "filter", "FORWARD", "forward", true, 0, 0})(f) }, nil, ""},
+		{"a rule that rejects", addChain(Chain{"inet", "mine", "fwd", "forward", false, 5, 2}), []string{"warning refusing rules: 2 of the 5 rules of chain fwd of table inet mine drop or reject"}, "nft list chain inet mine fwd "},
+		{"rules that refuse what comes to the host", addChain(Chain{"inet", "mine", "input", "input", false, 5, 2}), nil, ""},
+		{"rules of ours that refuse", addChain(Chain{"inet", "twill-policy", "forward", "forward", false, 5, 2}), nil, ""},
+		{"firewalld", addChain(Chain{"inet", "firewalld", "filter_FORWARD", "forward", true, 9, 0}), []string{"warning foreign rules: the chain filter_FORWARD of table inet firewalld drops what its 9 rules do not accept"}, "firewall-cmd "},
+		{"a firewall of one's own", addChain(Chain{"inet", "mine", "input", "input", true, 2, 0}), []string{"warning foreign rules: the chain input of table inet mine drops what its 2 rules do not accept"}, "nft add rule inet mine input iifname cni0 accept"},
 		{"what drops elsewhere", func(f *Facts) {
-			addChain(Chain{"bridge", "b", "forward", "forward", true, 0})(f)
-			addChain(Chain{"ip", "filter", "OUTPUT", "output", true, 0})(f)
+			addChain(Chain{"bridge", "b", "forward", "forward", true, 0, 0})(f)
+			addChain(Chain{"ip", "filter", "OUTPUT", "output", true, 0, 0})(f)
 		}, nil, ""},
 		{"iptables-legacy", func(f *Facts) { f.Legacy = []string{"ip filter", "ip nat"} }, []string{"warning iptables-legacy: iptables-legacy has the tables ip filter, ip nat, whose rules cannot be read from here"}, "iptables-legacy -S FORWARD"},
 		{"chains of Calico and Antrea", func(f *Facts) {

@@ -109,6 +109,7 @@ type Chain struct {
 	Hook                string // "forward", "input"...; empty: the kernel hands it no packets
 	Drops               bool   // what its rules do not decide
 	Rules               int
+	Refusing            int // of the rules, those that drop or reject what meets them
 }
 
 // Socket is one that is bound.

@@ -9,6 +9,7 @@ import (
 
 var foreignRules = []rule{
 	{"foreign rules", "chains of others that drop what pods send", []Part{Chains}, dropping},
+	{"refusing rules", "rules of others that drop or reject packets on their way through", []Part{Chains}, refusing},
 	{"iptables-legacy", "tables that nftables does not show", []Part{Legacy}, legacy},
 	{"rules of other networks", "chains of Calico, kube-router, Antrea, Cilium, Weave Net", []Part{Chains}, strangeChains},
 	{"kube-proxy", "its rules, beside Twill's service proxy", []Part{Chains}, kubeProxy},
@@ -32,6 +33,21 @@ func dropping(f *Facts) []Finding {
 			continue
 		}
 		all = append(all, warn(what, breaks, mend))
+	}
+	return all
+}
+
+// refusing finds rules that drop or reject in chains that all packets through the host come by. What they refuse is not known: many a firewall has some. Chains whose policy
+// is to drop are dropping's business, and what these chains jump to is not followed.
+func refusing(f *Facts) []Finding {
+	var all []Finding
+	for _, c := range f.Chains {
+		if c.Refusing == 0 || c.Drops || strings.HasPrefix(c.Table, kernel.TablePrefix) || c.Hook != "forward" && c.Hook != "prerouting" || !f.concerns(c.Family) {
+			continue
+		}
+		all = append(all, warn(fmt.Sprintf("%d of the %d rules of chain %s of table %s %s drop or reject", c.Refusing, c.Rules, c.Name, c.Family, c.Table),
+			"pods do not reach what these rules are for, whatever Twill's policies allow",
+			fmt.Sprintf("nft list chain %s %s %s shows them: see that they are not for packets of pods", c.Family, c.Table, c.Name)))
 	}
 	return all
 }

@@ -39,7 +39,7 @@ type daemonFlags struct {
 
 func (f *daemonFlags) add(cmd *cobra.Command) {
 	f.addTarget(cmd)
-	addOutput(cmd, &f.output)
+	addFormat(cmd, &f.output)
 }
 
 func (f *daemonFlags) addTarget(cmd *cobra.Command) {
@@ -47,6 +47,7 @@ func (f *daemonFlags) addTarget(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.node, "lab-node", "", "ask this node of a lab instead")
 	addName(cmd, &f.lab)
 	cmd.MarkFlagsMutuallyExclusive("run-dir", "lab-node")
+	completeFlag(cmd, "lab-node", names(labNodes(&f.lab)))
 }
 
 func (f *daemonFlags) client() (*api.Client, error) {
@@ -89,11 +90,9 @@ wrong, and so on. With -o json it prints the sessions alone.`,
 			if err != nil {
 				return err
 			}
-			return inFormat(flags.output,
-				func() error {
-					return errors.Join(printSessions(to.out, sessions, time.Now()), printLeftOut(to.out, leftOut))
-				},
-				func() error { return printJSON(to.out, sessions) })
+			return printAs(to.out, flags.output, sessions, func() error {
+				return errors.Join(printSessions(to.out, sessions, time.Now()), printLeftOut(to.out, leftOut))
+			})
 		},
 	}
 	flags.add(cmd)
@@ -160,9 +159,7 @@ func newBGPRoutes(to streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return inFormat(flags.output,
-				func() error { return printRoutes(to.out, routes) },
-				func() error { return printJSON(to.out, routes) })
+			return printAs(to.out, flags.output, routes, func() error { return printRoutes(to.out, routes) })
 		},
 	}
 	flags.add(cmd)
@@ -213,9 +210,7 @@ announces the prefix, or why it does not.`,
 			if err != nil {
 				return err
 			}
-			return inFormat(flags.output,
-				func() error { return e.print(to.out) },
-				func() error { return printJSON(to.out, e) })
+			return printAs(to.out, flags.output, e, func() error { return e.print(to.out) })
 		},
 	}
 	flags.add(cmd)

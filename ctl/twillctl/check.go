@@ -45,9 +45,6 @@ has in the kernel already is known without. The exit code is 1 when something fa
   twillctl check -o json | jq '.[] | select(.verdict == "failure")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(flags.output); err != nil {
-				return err
-			}
 			facts, err := flags.look(cmd.Context())
 			if err != nil {
 				return err
@@ -84,7 +81,9 @@ func (f *checkFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.lab.Name, "lab", "", "look at a node of the lab with this name instead")
 	flags.StringVar(&f.lab.StateDir, "state-dir", "", "directory that holds the labs (default /run/twill-lab)")
 	flags.StringVar(&f.node, "lab-node", "node1", "the lab's node")
-	flags.StringVarP(&f.output, "output", "o", "table", "table, yaml or json")
+	completeFlag(cmd, "lab", names(labNames(&f.lab.StateDir)))
+	completeFlag(cmd, "lab-node", names(labNodes(&f.lab)))
+	addFormat(cmd, &f.output)
 }
 
 // look looks at the host that is meant.

@@ -73,7 +73,9 @@ Exit code: 0 all is as it is to be, 1 a case failed, 2 the test could not be run
 	flags.DurationVar(&f.run.Patience, "wait", 2*time.Second, "how long to wait for each answer")
 	flags.DurationVar(&f.run.Settle, "settle", 10*time.Second, "how long Services and policies may take until they are in force")
 	flags.IntVar(&f.run.Together, "together", 16, "questions at one time")
-	flags.StringVarP(&f.output, "output", "o", "table", "table, json or junit")
+	addFormat(cmd, &f.output, "junit")
+	known := cmd.PreRunE
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error { return notRun(known(cmd, args)) }
 	return cmd
 }
 
@@ -90,8 +92,6 @@ func (f *connectivityFlags) check() error {
 	switch {
 	case f.lab.Name == "":
 		return errors.New("--lab: which lab is to be tested? `twillctl lab status --all` lists them, `twillctl lab up` makes one")
-	case f.output != "table" && f.output != "json" && f.output != "junit":
-		return fmt.Errorf("--output %q: want table, json or junit", f.output)
 	case f.run.Patience <= 0:
 		return fmt.Errorf("--wait %v: want a time that passes, such as 2s", f.run.Patience)
 	case f.run.Settle < 0:
@@ -162,13 +162,12 @@ func (f *connectivityFlags) test(ctx context.Context, to streams) (err error) {
 }
 
 func (f *connectivityFlags) print(report *connectivity.Report, to streams) error {
-	switch f.output {
-	case "json":
-		return printJSON(to.out, report)
-	case "junit":
-		return report.WriteJUnit(to.out)
-	}
-	return report.Write(to.out, isTerminal(to.out))
+	return printAs(to.out, f.output, report, func() error {
+		if f.output == "junit" {
+			return report.WriteJUnit(to.out)
+		}
+		return report.Write(to.out, isTerminal(to.out))
+	})
 }
 
 // traced traces the way of a case that failed, and returns the hop that is broken with its mend; empty when the trace finds nothing, or cannot be made.

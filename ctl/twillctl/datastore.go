@@ -46,6 +46,7 @@ func (f *datastoreFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.lab.Name, "lab", "", "use the etcd of the lab with this name instead")
 	flags.StringVar(&f.lab.StateDir, "state-dir", "", "directory that holds the labs (default /run/twill-lab)")
 	cmd.MarkFlagsMutuallyExclusive("etcd-endpoints", "lab")
+	completeFlag(cmd, "lab", names(labNames(&f.lab.StateDir)))
 }
 
 func splitList(text string) []string {

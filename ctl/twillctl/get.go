@@ -57,15 +57,12 @@ them out. Namespaces are those that were stored: others have no labels but their
 	}
 	cmd.Flags().StringVarP(&options.namespace, "namespace", "n", manifest.DefaultNamespace, "namespace")
 	cmd.Flags().BoolVarP(&options.all, "all-namespaces", "A", false, "all namespaces")
-	cmd.Flags().StringVarP(&options.output, "output", "o", "table", "table, wide, yaml or json")
+	addFormat(cmd, &options.output, "wide")
 	flags.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		kind, ok := kinds[strings.ToLower(args[0])]
 		if !ok || kind == manifest.KindEndpoints {
 			return fmt.Errorf("type %q: want services, endpointslices, pods, networkpolicies, clusternetworkpolicies or namespaces", args[0])
-		}
-		if err := checkOutput(options.output, "wide"); err != nil {
-			return err
 		}
 		return flags.with(func(s *etcd.Store) error {
 			r, err := s.Registry(cmd.Context())
@@ -204,7 +201,7 @@ func (l *listing) endpointSlices(t *table) {
 func (l *listing) pods(t *table, all []*store.Pod) {
 	t.header = []any{"NAME", "NODE", "READY", "ADDRESSES"}
 	if l.wide() {
-		t.header = append(t.header, "LABELS")
+		t.header = append(t.header, "PORTS", "LABELS")
 	}
 	for _, p := range all {
 		if !l.wanted(p.Name.Namespace, p.Name.Name) {
@@ -212,7 +209,7 @@ func (l *listing) pods(t *table, all []*store.Pod) {
 		}
 		row := []any{p.Name.Name, p.Node, p.Ready, dash(joinAddrs(p.Addrs))}
 		if l.wide() {
-			row = append(row, dash(pairs(p.Labels)))
+			row = append(row, dash(podPorts(p)), dash(pairs(p.Labels)))
 		}
 		t.add(p.Name.Name, podObject(p), l.inNamespace(p.Name.Namespace, row))
 	}
@@ -297,6 +294,15 @@ func pairs(m map[string]string) string {
 	var out []string
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		out = append(out, key+"="+m[key])
+	}
+	return strings.Join(out, ",")
+}
+
+// podPorts are a pod's named ports.
+func podPorts(p *store.Pod) string {
+	var out []string
+	for _, port := range p.Ports {
+		out = append(out, fmt.Sprintf("%s:%d/%s", port.Name, port.Port, port.Protocol))
 	}
 	return strings.Join(out, ",")
 }

@@ -41,9 +41,6 @@ func newIPAMShow(to streams) *cobra.Command {
   twillctl ipam show -o json | jq '.[].leases[] | select(.netnsGone)'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			views, err := from.open(cmd.Context())
 			if err != nil {
 				return err
@@ -53,7 +50,7 @@ func newIPAMShow(to streams) *cobra.Command {
 		},
 	}
 	from.addAll(cmd)
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, yaml or json")
+	addFormat(cmd, &output)
 	return cmd
 }
 
@@ -75,9 +72,6 @@ The exit code is 1 when something is broken, and when --fix did not help.`,
   twillctl ipam check --all-nodes --fix`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			views, err := from.open(cmd.Context())
 			if err != nil {
 				return err
@@ -95,7 +89,7 @@ The exit code is 1 when something is broken, and when --fix did not help.`,
 		},
 	}
 	from.addAll(cmd)
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, yaml or json")
+	addFormat(cmd, &output)
 	cmd.Flags().BoolVar(&fix, "fix", false, "have the daemons release what dead pods hold, and wait for it")
 	return cmd
 }

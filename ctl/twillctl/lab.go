@@ -86,6 +86,7 @@ func addRouting(cmd *cobra.Command, r *lab.Routing) {
 func addName(cmd *cobra.Command, options *lab.Options) {
 	cmd.Flags().StringVar(&options.Name, "name", "demo", "the lab's name, also the prefix of its namespaces")
 	cmd.Flags().StringVar(&options.StateDir, "state-dir", "", "directory that holds the labs (default /run/twill-lab)")
+	completeFlag(cmd, "name", names(labNames(&options.StateDir)))
 }
 
 // options returns what the flags say.

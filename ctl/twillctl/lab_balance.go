@@ -39,12 +39,12 @@ does not answer somebody.`,
 				return err
 			}
 			return runBalance(cmd.Context(), l, tries, func(r *balance.Report) error {
-				return inFormat(output, func() error { return r.Write(to.out) }, func() error { return printJSON(to.out, r) })
+				return printAs(to.out, output, r, func() error { return r.Write(to.out) })
 			})
 		},
 	}
 	addName(cmd, &options)
-	addOutput(cmd, &output)
+	addFormat(cmd, &output)
 	cmd.Flags().IntVar(&tries.Connections, "connections", usual.Connections, "connections of each client")
 	cmd.Flags().DurationVar(&tries.Timeout, "wait", usual.Timeout, "how long to wait until every pod answers every client")
 	return cmd

@@ -38,13 +38,11 @@ them gets no reply.`,
 			if err != nil {
 				return err
 			}
-			return verdict(report, inFormat(output,
-				func() error { return report.Write(to.out, isTerminal(to.out)) },
-				func() error { return printJSON(to.out, report) }))
+			return verdict(report, printAs(to.out, output, report, func() error { return report.Write(to.out, isTerminal(to.out)) }))
 		},
 	}
 	addName(cmd, &options)
-	addOutput(cmd, &output)
+	addFormat(cmd, &output)
 	cmd.Flags().IntVar(&pings.Count, "count", standard.Count, "echo requests on each path")
 	cmd.Flags().IntVar(&pings.Size, "size", standard.Size, "bytes of payload in each request")
 	cmd.Flags().DurationVar(&pings.Timeout, "wait", standard.Timeout, "how long to wait for each reply")

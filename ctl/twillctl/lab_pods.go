@@ -26,11 +26,11 @@ func newLabPods(to streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return inFormat(output, func() error { return printPods(to.out, l) }, func() error { return printJSON(to.out, podList(l)) })
+			return printAs(to.out, output, podList(l), func() error { return printPods(to.out, l) })
 		},
 	}
 	addName(cmd, &options)
-	addOutput(cmd, &output)
+	addFormat(cmd, &output)
 	return cmd
 }
 
@@ -80,19 +80,4 @@ func printJSON(w io.Writer, value any) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(value)
-}
-
-func addOutput(cmd *cobra.Command, output *string) {
-	cmd.Flags().StringVarP(output, "output", "o", "table", "table or json")
-}
-
-// inFormat prints in the format that --output asks for.
-func inFormat(output string, table, asJSON func() error) error {
-	switch output {
-	case "table":
-		return table()
-	case "json":
-		return asJSON()
-	}
-	return fmt.Errorf("--output %q: want table or json", output)
 }

@@ -24,7 +24,7 @@ func newLabStatus(to streams) *cobra.Command {
 	}
 	all := cmd.Flags().Bool("all", false, "list the labs on this machine, whole or not")
 	addName(cmd, &options)
-	addOutput(cmd, &output)
+	addFormat(cmd, &output)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *all {
 			return printLabs(to.out, options.StateDir, output)
@@ -34,7 +34,7 @@ func newLabStatus(to streams) *cobra.Command {
 			return err
 		}
 		status := statusOf(cmd.Context(), l)
-		return inFormat(output, func() error { return printStatus(to.out, status) }, func() error { return printJSON(to.out, status) })
+		return printAs(to.out, output, status, func() error { return printStatus(to.out, status) })
 	}
 	return cmd
 }
@@ -140,5 +140,5 @@ func printLabs(w io.Writer, stateDir, output string) error {
 			}
 		})
 	}
-	return inFormat(output, table, func() error { return printJSON(w, labs) })
+	return printAs(w, output, labs, table)
 }

@@ -49,7 +49,7 @@ which is the default here. A switch from or to the overlay "never" takes two rou
 			}
 			report, err := switchRouting(cmd.Context(), l, switching{routing: routing, watch: watch, each: table})
 			if report != nil {
-				err = errors.Join(err, inFormat(output, func() error { return printGaps(to.out, report) }, func() error { return printJSON(to.out, report) }))
+				err = errors.Join(err, printAs(to.out, output, report, func() error { return printGaps(to.out, report) }))
 			}
 			if err == nil && report.broken() {
 				return errFailed
@@ -58,7 +58,7 @@ which is the default here. A switch from or to the overlay "never" takes two rou
 		},
 	}
 	addName(cmd, &options)
-	addOutput(cmd, &output)
+	addFormat(cmd, &output)
 	addRouting(cmd, &routing)
 	cmd.Flags().StringVar(&routing.Backend, "backend", "", "the backend to move to: vxlan or bgp")
 	cmd.Flags().DurationVar(&watch.Interval, "interval", 20*time.Millisecond, "between two echo requests on a path")

@@ -108,7 +108,7 @@ func TestPolicyCommand(t *testing.T) {
 		{good, "show a/b/c", 1, nil, "want NAME or NAMESPACE/NAME"},
 		{good, "drops", 0, []string{"egress      shop/web (10.1.1.2)   shop/api (10.1.2.3)   TCP 80     isolated\n", "unknown     10.1.2.3              10.1.1.2"}, ""},
 		{good, "drops -o json", 0, []string{`"pod": "shop/web"`, `"protocol": "ICMP"`}, ""},
-		{good, "drops -o xml", 1, nil, "want table or json"},
+		{good, "drops -o xml", 1, nil, "want table, yaml or json"},
 		{good, "test shop/web shop/api:8081", 0, []string{
 			"shop/web (10.1.1.2, node-a) -> shop/api (10.1.2.3, node-b), TCP 8081\n",
 			"  policies   allowed         egress of shop/web allowed: rule 0\n",

@@ -37,13 +37,15 @@ has cut are counted but not told of.`,
 			if err != nil {
 				return err
 			}
-			return inFormat(output,
-				func() error { return showDrops(cmd.Context(), views, follow, &dropTable{w: to.out}) },
-				func() error { return showDrops(cmd.Context(), views, follow, dropLines{w: to.out}) })
+			var show interface{ print([]nodeDrop) error } = &dropTable{w: to.out}
+			if document, ok := printers[output]; ok {
+				show = dropDocuments{to.out, document}
+			}
+			return showDrops(cmd.Context(), views, follow, show)
 		},
 	}
 	from.addAll(cmd)
-	addOutput(cmd, &output)
+	addFormat(cmd, &output)
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on, until it is interrupted")
 	return cmd
 }
@@ -93,12 +95,15 @@ func since(drops []api.Drop, last time.Time) []api.Drop {
 	return nil
 }
 
-// dropLines prints JSON, one object a drop.
-type dropLines struct{ w io.Writer }
+// dropDocuments prints JSON or YAML, one document a drop.
+type dropDocuments struct {
+	w        io.Writer
+	document func(io.Writer, any) error
+}
 
-func (l dropLines) print(all []nodeDrop) error {
+func (p dropDocuments) print(all []nodeDrop) error {
 	for _, d := range all {
-		if err := printJSON(l.w, d); err != nil {
+		if err := p.document(p.w, d); err != nil {
 			return err
 		}
 	}

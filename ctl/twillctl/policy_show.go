@@ -24,7 +24,8 @@ any. What happens to connections that no rule matches is the last line of a dire
 		Example: `  twillctl policy show shop/api
   twillctl policy show shop/api --lab demo
   twillctl policy show shop/api -o json | jq '.rules[] | select(.direction == "ingress")'`,
-		Args: cobra.ExactArgs(1),
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeFirst(from.podNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			views, err := from.open(cmd.Context())
 			if err != nil {
@@ -34,11 +35,11 @@ any. What happens to connections that no rule matches is the last line of a dire
 			if err != nil {
 				return err
 			}
-			return inFormat(output, func() error { return shown.print(to.out) }, func() error { return printJSON(to.out, shown) })
+			return printAs(to.out, output, shown, func() error { return shown.print(to.out) })
 		},
 	}
 	from.addAll(cmd)
-	addOutput(cmd, &output)
+	addFormat(cmd, &output)
 	return cmd
 }
 

@@ -43,15 +43,14 @@ agree, or could not be found out.`,
   twillctl policy test shop/web 10.244.2.3:53 --protocol udp
   twillctl policy test 192.0.2.1 [fd00:244:0:1::2]:8080 --lab demo
   twillctl policy test shop/web shop/api --protocol icmp --no-probe -o json`,
-		Args: cobra.ExactArgs(2),
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: completeUpTo(2, from.podNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			results, err := t.run(cmd.Context(), &from, args[0], args[1])
 			if err != nil {
 				return &exitError{exitUnclear, err}
 			}
-			err = inFormat(output,
-				func() error { return printTrials(to.out, results) },
-				func() error { return printJSON(to.out, results) })
+			err = printAs(to.out, output, results, func() error { return printTrials(to.out, results) })
 			if err != nil {
 				return &exitError{exitUnclear, err}
 			}
@@ -59,7 +58,14 @@ agree, or could not be found out.`,
 		},
 	}
 	from.add(cmd)
-	addOutput(cmd, &output)
+	addFormat(cmd, &output)
+	checkFormat := cmd.PreRunE
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkFormat(cmd, args); err != nil {
+			return &exitError{exitUnclear, err}
+		}
+		return nil
+	}
 	cmd.Flags().StringVar(&t.protocol, "protocol", "tcp", "tcp, udp, sctp (which is not probed) or icmp")
 	cmd.Flags().BoolVar(&t.noProbe, "no-probe", false, "send nothing")
 	cmd.Flags().DurationVar(&t.patience, "wait", 2*time.Second, "how long the probe waits for an answer")

@@ -10,11 +10,11 @@ func newRoot(to streams) *cobra.Command {
 
 On a Linux machine, as root, "twillctl lab" shows pods on three nodes reach each
 other, with nothing else installed.`,
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		Version:           version,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       version,
 	}
-	root.AddCommand(newVersion(to), newLab(to), newStatus(to), newCheck(to), newBGP(to), newService(to), newPolicy(to), newTrace(to), newConnectivity(to), newIPAM(to), newApply(to), newGet(to), newDelete(to), newRelay())
+	root.AddCommand(newVersion(to), newLab(to), newStatus(to), newNode(to), newCheck(to), newBGP(to), newService(to), newPolicy(to), newTrace(to), newConnectivity(to), newIPAM(to),
+		newSysdump(to), newApply(to), newGet(to), newDelete(to), newRelay())
 	return root
 }

@@ -37,13 +37,11 @@ that within a second, so a difference that stays means that it cannot; its log s
   twillctl service shop/web --lab-node node1    as node1 of a lab has it
   twillctl service -n shop -o wide              those of a namespace, with their plans
   twillctl service -o json | jq .differences`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeFirst(flags.serviceNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := serviceName(namespace, args)
 			if err != nil {
-				return err
-			}
-			if err := checkOutput(flags.output, "wide"); err != nil {
 				return err
 			}
 			client, err := flags.client()
@@ -67,7 +65,7 @@ that within a second, so a difference that stays means that it cannot; its log s
 		},
 	}
 	flags.addTarget(cmd)
-	cmd.Flags().StringVarP(&flags.output, "output", "o", "table", "table, wide, yaml or json")
+	addFormat(cmd, &flags.output, "wide")
 	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace (default: all, or \"default\" for a NAME)")
 	return cmd
 }

@@ -46,7 +46,7 @@ func startEtcd(t *testing.T) string {
 		t.Fatal(err)
 	}
 	pod := &store.Pod{Name: store.ObjectName{Namespace: "default", Name: "web-1"}, Node: "n1", Labels: map[string]string{"app": "web"},
-		Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.5")}, Ready: true}
+		Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.5")}, Ready: true, Ports: []store.PodPort{{Name: "http", Protocol: store.TCP, Port: 8080}}}
 	value, err := pod.Value()
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ web +NodePort +10.96.0.5 +- +80:30080/TCP +1/1 +\d+s
 shop +db-ipv4-0-0 +db +manifest +5432/TCP +192.0.2.1,192.0.2.2\(not ready\)
 default +web:n1:IPv4 +web +selector +8080/TCP +10.244.1.5
 `},
-		{"pods", "get pods -o wide", 0, `NAME +NODE +READY +ADDRESSES +LABELS\nweb-1 +n1 +true +10.244.1.5 +app=web\n`},
+		{"pods", "get pods -o wide", 0, `NAME +NODE +READY +ADDRESSES +PORTS +LABELS\nweb-1 +n1 +true +10.244.1.5 +http:8080/TCP +app=web\n`},
 		{"no such service", "get service nothing", 1, "service default/nothing: not found"},
 		{"no such type", "get nodes", 1, `type "nodes": want services`},
 		{"no such format", "get pods -o xml", 1, `--output "xml"`},

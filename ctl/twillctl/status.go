@@ -44,9 +44,6 @@ The exit code is 1 when something is broken.`,
   twillctl status -o json | jq '.findings[0]'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := checkOutput(output, "wide"); err != nil {
-				return err
-			}
 			if every <= 0 {
 				return fmt.Errorf("--interval %s: want a time that passes, such as 2s", every)
 			}
@@ -68,7 +65,7 @@ The exit code is 1 when something is broken.`,
 		},
 	}
 	from.addAll(cmd)
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, wide, yaml or json")
+	addFormat(cmd, &output, "wide")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "look again and again, until it is interrupted")
 	cmd.Flags().DurationVar(&every, "interval", 2*time.Second, "how often --watch looks")
 	cmd.MarkFlagsMutuallyExclusive("watch", "output")

@@ -42,11 +42,9 @@ Exit code: 0 nothing is wrong, 1 a hop fails.`,
   twillctl trace shop/web kube-system/kube-dns:53/udp
   twillctl trace 10.244.1.2 10.244.2.3:8080 --lab demo
   twillctl trace shop/web shop/db:5432 --no-probe -o json`,
-		Args: cobra.ExactArgs(2),
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: completeUpTo(2, from.podNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
-				return err
-			}
 			views, err := from.open(cmd.Context())
 			if err != nil {
 				return err
@@ -65,7 +63,7 @@ Exit code: 0 nothing is wrong, 1 a hop fails.`,
 		},
 	}
 	from.addAll(cmd)
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, json or yaml")
+	addFormat(cmd, &output)
 	cmd.Flags().BoolVar(&t.noProbe, "no-probe", false, "send nothing")
 	cmd.Flags().DurationVar(&t.patience, "wait", time.Second, "how long the probe waits for an answer")
 	cmd.Flags().StringVar(&t.endpoint, "endpoint", "", "follow the way to this endpoint of the Service, `ADDRESS:PORT`")

@@ -41,6 +41,7 @@ func (f *viewpoints) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.lab.Name, "lab", "", "ask all nodes of the lab with this name instead")
 	cmd.Flags().StringVar(&f.lab.StateDir, "state-dir", "", "directory that holds the labs (default /run/twill-lab)")
 	cmd.MarkFlagsMutuallyExclusive("run-dir", "lab")
+	completeFlag(cmd, "lab", names(labNames(&f.lab.StateDir)))
 }
 
 // addAll adds the flags for commands that only ask daemons.

@@ -49,6 +49,8 @@ type About struct {
 	Status   func(context.Context) NodeStatus
 
 	Addresses Addresses
+	Nodes     Nodes // nil: nothing is answered of them
+	Dump      *Dump // the same
 }
 
 // Server answers. Make it with Listen.
@@ -80,6 +82,8 @@ func Listen(runDir string, about About, log *slog.Logger) (*Server, error) {
 	about.handleStatus(mux)
 	handleTrace(mux, runDir)
 	about.handleAddresses(mux)
+	about.handleNodes(mux)
+	about.handleDump(mux)
 	return &Server{path: path, listener: l, server: &http.Server{
 		Handler:        mux,
 		ReadTimeout:    5 * time.Second,

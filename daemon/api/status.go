@@ -43,7 +43,7 @@ type DatastoreStatus struct {
 type PeerStatus struct {
 	LastSync   time.Time `json:"lastSync"` // the end of the last good one
 	Error      string    `json:"error,omitempty"`
-	Peers      int       `json:"peers"`      // that are reached
+	Peers      int       `json:"peers"`      // nodes that are reached
 	Rejected   int       `json:"rejected"`   // records that cannot be used
 	Desired    int       `json:"desired"`    // objects in the kernel
 	Programmed int       `json:"programmed"` // of these, how many are there

@@ -66,6 +66,16 @@ type Config struct {
 	Cleanup bool // remove all that Twill made on this host, then exit
 	Install bool // install the plugins, then exit
 	Version bool // print the version, then exit
+
+	// Settings are all of the above as they were given, for people; secrets are hidden.
+	Settings []Setting
+}
+
+// Setting is one that was made, and where.
+type Setting struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Source string `json:"source"` // "flag --iface", "env TWILLD_IFACE", "file /etc/twill/twilld.yaml key iface", "default of iface"
 }
 
 // Secret is a string that does not show up in logs and dumps.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // load reads a configuration from the given sources; the file, unless empty, is found as twill.yaml.
@@ -33,7 +34,7 @@ func load(args, environ []string, file string) (*Config, error) {
 
 func compare(t *testing.T, want, got *Config) {
 	t.Helper()
-	diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+	diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Config{}, "Settings"), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 		cmp.Comparer(func(a, b Secret) bool { return a == b }),
 		cmp.Comparer(func(a, b *regexp.Regexp) bool { return fmt.Sprint(a) == fmt.Sprint(b) }))
 	if diff != "" {
@@ -344,6 +345,37 @@ func TestExampleFile(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^# ([a-z]+(-[a-z0-9]+)*): `).FindAllStringSubmatch(string(data), -1) {
 		if !known[m[1]] {
 			t.Errorf("the example names the unknown key %s", m[1])
+		}
+	}
+}
+
+// Settings say where each came from, and hold no secret.
+func TestSettings(t *testing.T) {
+	c, err := Load(Inputs{Args: []string{"--iface=eth7", "--etcd-password=planted"}, Environ: []string{"TWILLD_ETCD_USERNAME=root"}, HostName: "host1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := map[string]Setting{}
+	for _, s := range c.Settings {
+		by[s.Name] = s
+	}
+	for name, want := range map[string]Setting{
+		"iface":         {"iface", "eth7", "flag --iface"},
+		"etcd-username": {"etcd-username", "root", "env TWILLD_ETCD_USERNAME"},
+		"etcd-password": {"etcd-password", "(hidden)", "flag --etcd-password"},
+		"backend":       {"backend", "vxlan", "default of backend"},
+		"node-name":     {"node-name", "host1", "host name"},
+	} {
+		if by[name] != want {
+			t.Errorf("%+v, want %+v", by[name], want)
+		}
+	}
+	if _, ok := by["cleanup"]; ok {
+		t.Error("an instruction is among the settings")
+	}
+	for _, k := range keys() {
+		if strings.Contains(k.name, "password") && !strings.HasSuffix(k.name, "-file") && !k.secret {
+			t.Errorf("%s is not secret", k.name)
 		}
 	}
 }

@@ -26,6 +26,7 @@ type key struct {
 	usage    string
 	flagOnly bool // an instruction for one run, not a setting
 	isSwitch bool // the flag alone means true
+	secret   bool // its value is not shown
 
 	// parse stores the value in c. The error says what is wrong with it and what would be right.
 	parse func(c *Config, value string) error
@@ -51,7 +52,7 @@ func keys() []key {
 			parse: path(func(c *Config) *string { return &c.EtcdKeyFile }, optional)},
 		{name: "etcd-username", usage: "user name for etcd",
 			parse: text(func(c *Config) *string { return &c.EtcdUsername })},
-		{name: "etcd-password", usage: "password for etcd; better given in a file, since every user of the host can read flags",
+		{name: "etcd-password", secret: true, usage: "password for etcd; better given in a file, since every user of the host can read flags",
 			parse: func(c *Config, v string) error { c.EtcdPassword = Secret(v); return nil }},
 		{name: "etcd-password-file", usage: "file with the password for etcd",
 			parse: path(func(c *Config) *string { return &c.EtcdPasswordFile }, optional)},

@@ -222,6 +222,12 @@ func build(table []key, sources []map[string]setting) (*Config, error) {
 		if err := k.parse(c, s.value); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s.source, err))
 		}
+		if k.secret {
+			s.value = Secret(s.value).String()
+		}
+		if !k.flagOnly {
+			c.Settings = append(c.Settings, Setting{k.name, s.value, s.source})
+		}
 	}
 	errs = append(errs, together(c, sources))
 	if err := errors.Join(errs...); err != nil {

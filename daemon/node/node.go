@@ -134,6 +134,7 @@ type Node struct {
 	status *Status
 
 	snapshot atomic.Pointer[store.Snapshot] // the latest; nil before the first
+	wanted   atomic.Pointer[Wanted]         // what the last sync was for; nil before the first
 	wake     chan struct{}                  // of capacity 1: something is dirty
 	marks    marks
 }

@@ -140,6 +140,7 @@ func (s *server) sync(ctx context.Context, what mark, snap store.Snapshot) (Repo
 	if err != nil {
 		return report, errors.Join(append(errs, err)...)
 	}
+	s.want(state, snap.Leases, rejected)
 	if err := s.leftovers(ctx); err != nil {
 		return report, errors.Join(append(errs, err)...)
 	}

@@ -20,6 +20,7 @@ type Options struct {
 	DatastoreKind          string // etcd or kubernetes
 
 	Ready     func() error // what /readyz says
+	Reached   func() int   // nodes that there is a way to, of a node that routes with BGP; nil: as Synced says
 	Datastore func() error // its health
 	BGP       func() api.BGP
 	Services  func() *syncloop.State
@@ -98,6 +99,9 @@ func (c *Collector) Status(context.Context) api.NodeStatus {
 		s.Datastore.Error = err.Error()
 	}
 	s.BGP = routing(c.opts.BGP())
+	if s.BGP != nil && c.opts.Reached != nil {
+		s.Peers.Peers = c.opts.Reached() // a sync counts networks, of which other routers have some, too
+	}
 	s.Services, s.Policies = loop(c.opts.Services()), loop(c.opts.Policies())
 	note := func(what string, err error) {
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/twill-cni/twill/daemon/config"
+	"github.com/twill-cni/twill/daemon/lastlog"
 )
 
 // version is set by the linker.
@@ -63,11 +64,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if cfg.Install {
 		return install(cfg, out)
 	}
-	log := newLogger(cfg, os.Stderr)
+	last := lastlog.New(logKept)
+	log := newLogger(cfg, io.MultiWriter(os.Stderr, last))
 	if cfg.Cleanup {
 		return cleanup(ctx, cfg, log, out)
 	}
-	return serve(ctx, cfg, log)
+	return serve(ctx, cfg, log, last)
 }
 
 func newLogger(cfg *config.Config, to io.Writer) *slog.Logger {

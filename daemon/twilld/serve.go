@@ -23,6 +23,7 @@ import (
 	"github.com/twill-cni/twill/daemon/features"
 	"github.com/twill-cni/twill/daemon/health"
 	"github.com/twill-cni/twill/daemon/hostfile"
+	"github.com/twill-cni/twill/daemon/lastlog"
 	"github.com/twill-cni/twill/daemon/masquerade"
 	"github.com/twill-cni/twill/daemon/node"
 	"github.com/twill-cni/twill/daemon/status"
@@ -34,8 +35,8 @@ import (
 	"github.com/twill-cni/twill/store"
 )
 
-// serve opens everything, runs the node until ctx ends, and closes everything again.
-func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error) {
+// serve opens everything, runs the node until ctx ends, and closes everything again. last is what was logged lately.
+func serve(ctx context.Context, cfg *config.Config, log *slog.Logger, last *lastlog.Ring) (err error) {
 	host, err := newHost(cfg, log)
 	if err != nil {
 		return err
@@ -69,7 +70,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) (err error
 		return err
 	}
 	defer pods.Close()
-	a := &agent{cfg: cfg, log: log, host: host, metrics: metrics, k: k, datastore: from, pods: pods, routes: routes, told: newReports(cfg, from.kube)}
+	a := &agent{cfg: cfg, log: log, host: host, metrics: metrics, k: k, datastore: from, pods: pods, routes: routes, told: newReports(cfg, from.kube), last: last}
 	a.keeper = pods.keeper(cfg, metrics, a.told)
 	with := neighbours{from, routes, metrics}
 	if a.proxied, err = openServices(cfg, k, with, log); err != nil {
@@ -102,6 +103,7 @@ type agent struct {
 	node      *node.Node
 	told      *reports
 	asked     *status.Collector
+	last      *lastlog.Ring
 }
 
 func (a *agent) nodeOptions(ctx context.Context) node.Options {
@@ -164,6 +166,7 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	questions, err := api.Listen(a.cfg.RunDir, api.About{
 		BGP: a.routes.about, Services: a.proxied.about, Policies: a.enforced.about, Status: a.asked.Status, Addresses: holdings{a.cfg, a.pods, a.keeper},
+		Nodes: a.peers(), Dump: a.dump(),
 	}, a.log)
 	if err != nil {
 		return err

@@ -126,16 +126,13 @@ func (s *services) Run(ctx context.Context) error {
 // followZone tells the node's zone, which without Kubernetes is a label of its record in etcd.
 func (s *services) followZone(ctx context.Context) error {
 	err := s.datastore.WatchNode(ctx, s.cfg.NodeName, func(r store.NodeRecord) {
-		s.set(0, func(h *proxy.Host) { h.Zone = r.Labels[zoneLabel] })
+		s.set(0, func(h *proxy.Host) { h.Zone = r.Labels[store.ZoneLabel] })
 	})
 	if ctx.Err() != nil {
 		return nil
 	}
 	return fmt.Errorf("watch the node's record for its zone: %w", err)
 }
-
-// zoneLabel is a well-known label of Kubernetes.
-const zoneLabel = "topology.kubernetes.io/zone"
 
 // about is what the daemon's socket answers of.
 func (s *services) about() api.Services {

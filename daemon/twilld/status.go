@@ -19,6 +19,7 @@ func newStatus(a *agent) *status.Collector {
 	return status.New(status.Options{
 		Node: a.cfg.NodeName, Version: version, Backend: a.cfg.Backend, DatastoreKind: a.datastore.kind(),
 		Ready:     a.Ready,
+		Reached:   a.reached,
 		Datastore: func() error { return a.datastore.Health() },
 		BGP:       a.routes.about,
 		Services:  a.proxied.progress,
@@ -30,6 +31,14 @@ func newStatus(a *agent) *status.Collector {
 			return u, err
 		},
 	})
+}
+
+// reached counts the nodes that there is a way to.
+func (a *agent) reached() int {
+	if w := a.node.Wanted(); w != nil {
+		return w.Reached()
+	}
+	return 0
 }
 
 // observers are told one after the other.

@@ -66,6 +66,8 @@ func TestTwillctlCheck(t *testing.T) {
 		{"leftovers", "warning", "Calico left links: cali123", "ip link add cali123 type bridge"},
 		{"addresses", "failure", "docker0 has the network 10.244.200.0/24", "ip link add docker0 type bridge; ip addr add 10.244.200.1/24 dev docker0"},
 		{"foreign rules", "failure", "FORWARD of table ip filter drops", "nft add table ip filter; nft 'add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'"},
+		{"refusing rules", "warning", "1 of the 1 rules of chain guard of table inet mine drop or reject",
+			"nft add table inet mine; nft 'add chain inet mine guard { type filter hook forward priority 5; }'; nft add rule inet mine guard ip daddr 192.0.2.99 reject"},
 		{"rules of other networks", "warning", "Calico left chains: cali-FORWARD", "nft add chain ip filter cali-FORWARD"},
 		{"kube-proxy", "failure", "kube-proxy has the table ip kube-proxy", "nft add table ip kube-proxy; nft add chain ip kube-proxy services"},
 		{"ports", "warning", "vxlan7 is a VXLAN device with VNI 7", "ip link add vxlan7 type vxlan id 7 dstport 8472"},

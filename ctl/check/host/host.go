@@ -23,6 +23,7 @@ import (
 	"github.com/twill-cni/twill/kernel/conntrack"
 	"github.com/twill-cni/twill/kernel/linux"
 	"github.com/twill-cni/twill/kernel/nft"
+	"github.com/twill-cni/twill/kernel/view"
 )
 
 // Options say where to look, and what twilld is told.
@@ -128,7 +129,7 @@ func lookAtChains(ctx context.Context, f *check.Facts, k *nft.Handle) error {
 		return nil // the kernel has no nftables, which is told among the features, and so no chains
 	}
 	for _, c := range all {
-		chain := check.Chain{Family: c.Family, Table: c.Table, Name: c.Chain, Drops: c.Drops, Rules: c.Rules}
+		chain := check.Chain{Family: c.Family, Table: c.Table, Name: c.Chain, Drops: c.Drops, Rules: c.Rules, Refusing: c.Refusing}
 		if c.Base && int(c.Hook) < len(hooks) {
 			chain.Hook = hooks[c.Hook]
 		}
@@ -175,22 +176,11 @@ func parts(err error) []error {
 }
 
 func lookAtSysctls(f *check.Facts) {
-	entries := []string{
-		"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/rp_filter",
-		"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables",
-		"net/netfilter/nf_conntrack_max", "net/netfilter/nf_conntrack_count",
-		"net/ipv4/neigh/default/gc_thresh3", "net/ipv6/neigh/default/gc_thresh3",
-		"fs/inotify/max_user_instances", "fs/inotify/max_user_watches",
-	}
+	var names []string
 	for _, l := range f.Links {
-		entries = append(entries, "net/ipv4/conf/"+l.Name+"/rp_filter")
+		names = append(names, l.Name)
 	}
-	f.Sysctls = map[string]string{}
-	for _, entry := range entries {
-		if text, err := os.ReadFile(path.Join("/proc/sys", entry)); err == nil {
-			f.Sysctls[entry] = strings.TrimSpace(string(text))
-		}
-	}
+	f.Sysctls = view.Sysctls(names)
 }
 
 // lookAtLegacy reads which tables iptables-legacy has made; what is in them only its own system call tells.

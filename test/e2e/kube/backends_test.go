@@ -24,6 +24,8 @@ var scenarios = []scenario{
 	{"probes", true, testProbes},
 	{"rolling update", true, testRollingUpdate},
 	{"condition", true, testCondition},
+	{"twillctl node", false, testNode},
+	{"twillctl sysdump", false, testSysdump},
 	{"daemon killed", false, testKills},
 	{"churn", false, testChurn},
 	{"runtime restart", false, testRuntimeRestart},
