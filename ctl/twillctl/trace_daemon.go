@@ -9,7 +9,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/twill-cni/twill/ctl/trace"
+	"github.com/twill-cni/twill/daemon/trace"
 	"github.com/twill-cni/twill/policy"
 	"github.com/twill-cni/twill/proxy/dnat"
 	"github.com/twill-cni/twill/store"
