@@ -69,6 +69,17 @@ func Listen(runDir string, about About, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for twillctl on %s: %w", path, err)
 	}
+	return &Server{path: path, listener: l, server: &http.Server{
+		Handler:        Handler(runDir, about),
+		ReadTimeout:    5 * time.Second,
+		WriteTimeout:   time.Minute,
+		MaxHeaderBytes: 16 << 10,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}}, nil
+}
+
+// Handler answers all questions. It asks for no proof of who asks.
+func Handler(runDir string, about About) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /bgp/sessions", about.bgp(func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Sessions(), nil }))
 	mux.Handle("GET /bgp/left-out", about.bgp(func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.LeftOut(), nil }))
@@ -80,13 +91,7 @@ func Listen(runDir string, about About, log *slog.Logger) (*Server, error) {
 	about.handleStatus(mux)
 	handleTrace(mux, runDir)
 	about.handleAddresses(mux)
-	return &Server{path: path, listener: l, server: &http.Server{
-		Handler:        mux,
-		ReadTimeout:    5 * time.Second,
-		WriteTimeout:   time.Minute,
-		MaxHeaderBytes: 16 << 10,
-		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}}, nil
+	return mux
 }
 
 // listen opens a socket for root alone.

@@ -55,6 +55,11 @@ func pathOf(ctx context.Context, runDir string, form url.Values) (*path.View, er
 	if pod.Is4() != other.Is4() {
 		return nil, fmt.Errorf("pod %s and other %s: want addresses of one family", pod, other)
 	}
+	return LookFrom(ctx, runDir, pod, other)
+}
+
+// LookFrom returns what this node's kernel holds for packets between one of its pods and another address of the same family.
+func LookFrom(ctx context.Context, runDir string, pod, other netip.Addr) (*path.View, error) {
 	pods, err := PathPods(runDir)
 	if err != nil {
 		return nil, err

@@ -28,6 +28,7 @@ type Peer struct {
 	Node     string        `json:"node,omitempty"` // as it says itself; empty: it has not
 	Key      string        `json:"key"`            // of its lease: the same for both families
 	Address  netip.Addr    `json:"address"`        // in its pod subnet, which is asked
+	Subnet   netip.Prefix  `json:"subnet"`         // of its pods
 	Underlay netip.Addr    `json:"underlay,omitzero"`
 	State    State         `json:"state"`
 	Asked    int           `json:"asked"` // of the last 20 questions
@@ -45,6 +46,7 @@ type Peer struct {
 type peer struct {
 	key      string
 	address  netip.Addr
+	subnet   netip.Prefix
 	underlay netip.Addr
 	self     netip.Addr // that asks it
 
@@ -119,7 +121,7 @@ func (g *Gauge) plan() {
 		address, key := subnet.Addr().Next(), l.Subnets().Key()
 		p := g.peers[address]
 		if p == nil || p.key != key || p.underlay != underlay {
-			p = &peer{key: key, address: address, underlay: underlay}
+			p = &peer{key: key, address: address, subnet: subnet, underlay: underlay}
 		}
 		p.self = own.Addr().Next()
 		peers[address] = p
@@ -154,20 +156,10 @@ func (g *Gauge) Peers() []Peer {
 	for _, a := range g.order {
 		p := g.peers[a]
 		s := p.window.sum()
-		out = append(out, Peer{Node: p.node, Key: p.key, Address: p.address, Underlay: p.underlay, State: p.window.state(), Asked: s.asked, Lost: s.lost,
+		out = append(out, Peer{Node: p.node, Key: p.key, Address: p.address, Subnet: p.subnet, Underlay: p.underlay, State: p.window.state(), Asked: s.asked, Lost: s.lost,
 			Refused: p.refused, RTT: s.median, Least: s.least, Latest: s.latest, Answered: p.answered, Error: p.trouble, Edges: p.edges})
 	}
 	return out
-}
-
-// Node returns the name of the node that has the address in its pod subnet as its own, as far as it has said so.
-func (g *Gauge) Node(a netip.Addr) string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if p := g.peers[a]; p != nil {
-		return p.node
-	}
-	return ""
 }
 
 // worst returns what is answered, but for the nonce; mu is held.
