@@ -35,8 +35,10 @@ function places(nodes, width, height) {
 
 function graph({ nodes, edges }) {
   const narrow = byId("graph").clientWidth < 640;
-  const [width, height] = narrow ? [460, 380] : [980, nodes.length > 12 ? 520 : nodes.length < 3 ? 150 : 330];
+  const [width, height] = narrow ? [460, 380] : [980, nodes.length > 12 ? 520 : 330];
   const at = places(nodes, width, height);
+  const ys = [...at.values()].map(([, y]) => y);
+  const top = Math.min(...ys) - 32, bottom = Math.max(...ys) + 32;
   const names = new Map(nodes.map((n) => [n.key, n.name]));
   const crowded = nodes.length > 12;
   const lines = [], labels = [];
@@ -49,8 +51,8 @@ function graph({ nodes, edges }) {
       e.session && e.session.state !== "Established" ? svg("path", { d, class: "edge session" }) : undefined));
     if (!e.far && !crowded || e.level === "bad" || e.level === "warn") {
       const label = e.state === "up" ? `${time(e.rtt)}${e.loss > 0 ? ` · ${percent(e.loss)} lost` : ""}` : e.state === "down" ? "down" : e.state === "silent" ? "no answer" : "…";
-      const part = e.from === "self" || e.to === "self" ? 0.5 : 0.42;
-      labels.push(svg("text", { x: (x1 + (x2 - x1) * part).toFixed(1), y: (y1 + (y2 - y1) * part + 4).toFixed(1), class: `label ${e.level}` }, label));
+      const part = crowded ? 0.62 : 0.5;
+      labels.push(svg("text", { x: (x1 + (x2 - x1) * part).toFixed(1), y: (y1 + (y2 - y1) * part - (Math.abs(y2 - y1) < 60 ? 8 : -4)).toFixed(1), class: `label ${e.level}` }, label));
     }
   }
   const boxes = nodes.map((n) => {
@@ -61,7 +63,7 @@ function graph({ nodes, edges }) {
       svg("rect", { x: -w / 2, y: -20, width: w, height: 40, rx: 7 }),
       svg("text", { y: -2 }, name), svg("text", { y: 13, class: "sub" }, n.addresses[0] ?? ""));
   });
-  return svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Nodes and how they reach each other" }, ...lines, ...labels, ...boxes);
+  return svg("svg", { viewBox: `0 ${top.toFixed(0)} ${width} ${(bottom - top).toFixed(0)}`, role: "group", "aria-label": "Nodes and how they reach each other" }, ...lines, ...labels, ...boxes);
 }
 
 function grid({ nodes, edges }) {
