@@ -66,6 +66,12 @@ var rules = []rule{
 		deny:   []string{"github.com/miekg/dns"},
 	},
 	{
+		name:   "only the page's test drives a browser",
+		in:     []string{""},
+		except: []string{"test/e2e/page"},
+		deny:   []string{"github.com/chromedp"},
+	},
+	{
 		name:   "only the lab and tests run an etcd server",
 		in:     []string{""},
 		except: []string{"ctl", "test"},

@@ -46,3 +46,6 @@ export function time(ns) {
 }
 
 export const percent = (part) => `${Math.round(part * 100)}%`;
+
+/** clock writes when something was. */
+export const clock = (date) => new Date(date).toLocaleTimeString([], { hourCycle: "h23" });

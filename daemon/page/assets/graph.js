@@ -1,6 +1,6 @@
 // Draws the nodes and edges: as a graph up to so many nodes, beyond as one square a node, the bad ones first.
 
-import { byId, el, percent, svg, time } from "./dom.js";
+import { byId, clock, el, percent, svg, time } from "./dom.js";
 
 const most = 40;
 const levels = { bad: 0, warn: 1, none: 2, good: 3 };
@@ -88,7 +88,7 @@ export function table(data, cluster) {
     const state = p.error ? `${p.state} (${p.error})` : p.refused ? `${p.state} (does not measure itself)` : p.state;
     return el("tr", {}, el("td", {}, node.name), el("td", {}, p.address), el("td", {}, p.underlay ?? ""), el("td", { class: edge?.level }, state),
       el("td", { class: "n" }, p.asked ? percent(p.lost / p.asked) : "–"), el("td", { class: "n" }, time(p.rttNs)), el("td", { class: "n" }, time(p.leastNs)),
-      el("td", {}, p.answered ? new Date(p.answered).toLocaleTimeString() : "never"));
+      el("td", {}, p.answered ? clock(p.answered) : "never"));
   });
   byId("peers").tBodies[0].replaceChildren(...rows);
 }

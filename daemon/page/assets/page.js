@@ -1,6 +1,6 @@
 // The page: what is asked how often, and where it goes.
 
-import { ask, byId, el, repeat } from "./dom.js";
+import { ask, byId, clock, el, repeat } from "./dom.js";
 import { read } from "./cluster.js";
 import * as graph from "./graph.js";
 import * as search from "./search.js";
@@ -29,13 +29,13 @@ async function loadCluster() {
   } catch (error) {
     health("no answer from twilld", "bad");
   }
-  byId("age").textContent = last ? `as of ${new Date(last).toLocaleTimeString()}` : "";
+  byId("age").textContent = last ? `as of ${clock(last)}` : "";
 }
 
 async function loadStatus() {
   try {
     const s = await ask("status");
-    byId("whose").textContent = `${s.node} · ${s.backend} · ${s.version} · ${s.subnets.join(", ")} · ${s.pods} pods · ${s.datastore.kind}`;
+    byId("whose").textContent = `${s.node} · ${s.backend} · ${s.version} · ${s.subnets.join(", ")} · ${s.pods} ${s.pods === 1 ? "pod" : "pods"} · ${s.datastore.kind}`;
     if (s.notReady?.length) health(`not ready: ${s.notReady[0]}`, "bad");
   } catch { /* loadCluster says so */ }
 }
@@ -54,7 +54,7 @@ async function loadDrops() {
 
 function dropRow(d) {
   const end = (pod, address) => (pod ? `${pod} ${address}` : address);
-  return el("tr", {}, el("td", {}, new Date(d.time).toLocaleTimeString()), el("td", {}, d.direction), el("td", {}, end(d.pod, d.podAddress)),
+  return el("tr", {}, el("td", {}, clock(d.time)), el("td", {}, d.direction), el("td", {}, end(d.pod, d.podAddress)),
     el("td", {}, end(d.peer, d.peerAddress)), el("td", {}, `${d.port || ""} ${d.protocol}`), el("td", {}, [d.reason, (d.policies ?? []).join(", ")].filter(Boolean).join(" — ")));
 }
 
