@@ -2,7 +2,8 @@
 
 import { byId, clock, el, percent, svg, time } from "./dom.js";
 
-const most = 40;
+const most = 24;
+let told = "One square a node, the worst first; point at one.";
 const levels = { bad: 0, warn: 1, none: 2, good: 3 };
 
 export function draw(cluster) {
@@ -43,6 +44,7 @@ function graph({ nodes, edges }) {
   const crowded = nodes.length > 12;
   const lines = [], labels = [];
   for (const e of [...edges].sort((a, b) => levels[b.level] - levels[a.level])) {
+    if (crowded && e.far && e.level === "good") continue; // they would hide the others
     const [x1, y1] = at.get(e.from), [x2, y2] = at.get(e.to);
     const d = `M${x1.toFixed(1)} ${y1.toFixed(1)}L${x2.toFixed(1)} ${y2.toFixed(1)}`;
     const text = say(e, names);
@@ -68,11 +70,11 @@ function graph({ nodes, edges }) {
 
 function grid({ nodes, edges }) {
   const names = new Map(nodes.map((n) => [n.key, n.name]));
-  const note = el("p", { id: "grid-note", class: "mono", "aria-live": "polite" }, "One square a node, the worst first; point at one.");
+  const note = el("p", { id: "grid-note", class: "mono", "aria-live": "polite" }, told);
   const own = edges.filter((e) => e.from === "self" || e.to === "self")
     .sort((a, b) => levels[a.level] - levels[b.level] || b.loss - a.loss || b.rtt - a.rtt);
   const cells = own.map((e) => {
-    const text = say(e, names), tell = () => note.replaceChildren(text);
+    const text = say(e, names), tell = () => note.replaceChildren(told = text);
     return el("button", { class: `cell ${e.level}`, type: "button", "data-level": e.level, "data-node": names.get(e.to === "self" ? e.from : e.to),
       "aria-label": text, title: text, onmouseenter: tell, onfocus: tell });
   });
