@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 
@@ -100,6 +101,9 @@ func (g *Gauge) took(p *peer, o outcome) {
 		return
 	}
 	p.refused, p.answered, p.edges = o.refused, time.Now(), o.edges
+	if len(g.order) > maxEdges { // nobody could look at them all
+		p.edges = slices.DeleteFunc(o.edges, func(e Edge) bool { return e.State == Unknown || e.State == Up && e.Loss == 0 })
+	}
 	if o.node != "" {
 		p.node = o.node
 	}

@@ -89,11 +89,15 @@ func (d *desk) look(ctx context.Context, pod, other netip.Addr) (*trace.Case, er
 	if c.Source, err = api.LookFrom(ctx, d.RunDir, pod, other); err != nil {
 		return nil, err
 	}
-	pods, err := d.pods("")
+	ends, err := d.pods(pod.String())
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range pods {
+	others, err := d.pods(other.String())
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range append(ends, others...) {
 		if slices.Contains(p.Addrs, pod.String()) {
 			c.From.Pod = p.Name
 		}

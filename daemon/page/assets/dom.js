@@ -30,11 +30,11 @@ export async function ask(path, form = {}) {
   return response.json();
 }
 
-/** repeat calls work again and again, with a pause in milliseconds between, and not while nobody looks. */
+/** repeat calls work again and again, with a pause in milliseconds between, or one that work returns, and not while nobody looks. */
 export async function repeat(pause, work) {
   for (;;) {
-    if (!document.hidden) await work();
-    await new Promise((resume) => setTimeout(resume, pause));
+    const longer = document.hidden ? 0 : await work();
+    await new Promise((resume) => setTimeout(resume, longer || pause));
   }
 }
 

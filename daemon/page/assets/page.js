@@ -7,7 +7,8 @@ import * as search from "./search.js";
 import * as trace from "./trace.js";
 
 const dropsKept = 200;
-let seen = "", drops = [], last = 0;
+const manyPeers = 500, manyPause = 5000; // beyond so many an answer is large
+let seen = "", drops = [], last = 0, pause = 0;
 
 function health(text, level) {
   const chip = byId("health");
@@ -20,6 +21,7 @@ async function loadCluster() {
     const data = await ask("cluster");
     const cluster = read(data);
     last = Date.now();
+    pause = data.peers.length > manyPeers ? manyPause : 0;
     graph.draw(cluster);
     graph.table(data, cluster);
     const of = (level) => cluster.edges.filter((e) => e.level === level).length;
@@ -30,6 +32,7 @@ async function loadCluster() {
     health("no answer from twilld", "bad");
   }
   byId("age").textContent = last ? `as of ${clock(last)}` : "";
+  return pause;
 }
 
 async function loadStatus() {
