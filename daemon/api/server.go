@@ -138,7 +138,7 @@ func (a About) bgp(ask func(context.Context, BGP, url.Values) (any, error)) http
 			return
 		}
 		value, err := ask(r.Context(), b, r.URL.Query())
-		answer(w, value, err)
+		Answer(w, value, err)
 	}
 }
 
@@ -150,11 +150,12 @@ func (a About) services(ask func(context.Context, Services, url.Values) (any, er
 			return
 		}
 		value, err := ask(r.Context(), s, r.URL.Query())
-		answer(w, value, err)
+		Answer(w, value, err)
 	}
 }
 
-func answer(w http.ResponseWriter, value any, err error) {
+// Answer writes a value as JSON, or why there is none.
+func Answer(w http.ResponseWriter, value any, err error) {
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return

@@ -34,11 +34,11 @@ func PathPods(runDir string) ([]path.Pod, error) {
 func handleTrace(mux *http.ServeMux, runDir string) {
 	mux.HandleFunc("GET /trace/pods", func(w http.ResponseWriter, _ *http.Request) {
 		pods, err := PathPods(runDir)
-		answer(w, pods, err)
+		Answer(w, pods, err)
 	})
 	mux.HandleFunc("GET /trace", func(w http.ResponseWriter, r *http.Request) {
 		view, err := pathOf(r.Context(), runDir, r.URL.Query())
-		answer(w, view, err)
+		Answer(w, view, err)
 	})
 }
 

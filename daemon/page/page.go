@@ -4,7 +4,6 @@ package page
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -97,26 +96,17 @@ func handler(o Options) (http.Handler, error) {
 		}
 		questions.ServeHTTP(w, r)
 	})
-	mux.HandleFunc("GET /data/cluster", func(w http.ResponseWriter, r *http.Request) { answer(w, d.cluster(r.Context()), nil) })
+	mux.HandleFunc("GET /data/cluster", func(w http.ResponseWriter, r *http.Request) { api.Answer(w, d.cluster(r.Context()), nil) })
 	mux.HandleFunc("GET /data/drops", d.drops)
 	mux.HandleFunc("GET /data/search", func(w http.ResponseWriter, r *http.Request) {
 		all, err := d.search(r.Context(), r.URL.Query().Get("q"))
-		answer(w, all, err)
+		api.Answer(w, all, err)
 	})
 	mux.HandleFunc("GET /data/trace", func(w http.ResponseWriter, r *http.Request) {
 		result, err := d.trace(r.Context(), r.URL.Query())
-		answer(w, result, err)
+		api.Answer(w, result, err)
 	})
 	return guard(mux), nil
-}
-
-func answer(w http.ResponseWriter, value any, err error) {
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(value) // the client may be gone
 }
 
 // cluster is what the graph shows.
@@ -164,5 +154,5 @@ func (d *desk) drops(w http.ResponseWriter, r *http.Request) {
 	for i := len(all) - 1; i >= 0 && len(out) < maxDrops && all[i].Time.After(after); i-- {
 		out = append(out, all[i])
 	}
-	answer(w, out, nil)
+	api.Answer(w, out, nil)
 }
