@@ -62,6 +62,7 @@ e2e: root build peers kube ## black-box tests of the built binaries in the lab, 
 	TWILL_BIN=$(CURDIR)/bin TWILL_KUBE=$(KUBE) go test -count=1 -timeout 10m -p 1 -parallel 8 ./test/kubetest ./test/e2e/proxy
 	TWILL_BIN=$(CURDIR)/bin go test -count=1 -timeout 10m -short ./test/e2e/trace
 	TWILL_BIN=$(CURDIR)/bin go test -count=1 -timeout 10m ./test/e2e/connectivity
+	TWILL_BIN=$(CURDIR)/bin go test -count=1 -timeout 10m ./test/e2e/page
 	TWILL_BIN=$(CURDIR)/bin go test -count=1 -timeout 15m -short ./test/e2e/policy
 
 e2e-policy: root build ## policies with real packets: the whole truth table, a thousand random policies, starts and re-used addresses by the thousand (e2e has a part)

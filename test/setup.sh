@@ -19,6 +19,8 @@ want conntrack conntrack     # an independent reading of connection tracking
 want iperf3    iperf3        # throughput
 want bird      bird2         # an independent BGP neighbour
 want vtysh     frr           # another one, with BFD and a route reflector of its own
+want chromium-headless-shell chromium-headless-shell # a browser, for the daemon's page
+[ -e /usr/share/fonts/truetype/dejavu ] || need+=(fonts-dejavu-core) # letters for it
 
 if [ "${1:-}" = node ]; then
 	[ -e /usr/include/seccomp.h ] || need+=(libseccomp-dev) # runc is cgo

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/twill-cni/twill/ctl/lab"
-	"github.com/twill-cni/twill/ctl/trace"
+	"github.com/twill-cni/twill/daemon/trace"
 	"github.com/twill-cni/twill/store"
 )
 

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/twill-cni/twill/ctl/trace"
+	"github.com/twill-cni/twill/daemon/trace"
 	"github.com/twill-cni/twill/policy"
 	"github.com/twill-cni/twill/proxy/dnat"
 	"github.com/twill-cni/twill/store"
@@ -138,29 +138,17 @@ func policyHop(ctx context.Context, at viewpoint, flow policy.Flow, direction st
 	ctx, cancel := context.WithTimeout(ctx, patienceWith(at))
 	defer cancel()
 	verdict, err := at.client.Verdict(ctx, flow)
-	hop := &trace.Hop{Node: at.String(), What: trace.Policy, State: trace.OK}
 	switch {
 	case err != nil && strings.Contains(err.Error(), "policies are not enforced"):
 		return nil
 	case err != nil:
-		hop.State, hop.Holds = trace.NotLooked, shortly(err)
-		return hop
+		return &trace.Hop{Node: at.String(), What: trace.Policy, State: trace.NotLooked, Holds: shortly(err)}
 	}
 	kernel, decision := verdict.Kernel.EgressAnswer, verdict.Policies.Egress
 	if direction == "ingress" {
 		kernel, decision = verdict.Kernel.IngressAnswer, verdict.Policies.Ingress
 	}
-	hop.Holds = direction + " " + kernelWord(kernel)
-	if kernel == "open" || kernel == answerElsewhere {
-		return hop
-	}
-	hop.State, hop.Reason = trace.Failed, decision.Reason
-	hop.Mend = fmt.Sprintf("allow it in a policy, or see `twillctl policy show %s`", decision.Pod)
-	if decision.Allowed {
-		hop.Reason = fmt.Sprintf("policies allow it, and the kernel has %s %s", direction, kernelWord(kernel))
-		hop.Mend = "look at the node's twilld (twillctl status): it did not write the table of policies"
-	}
-	return hop
+	return trace.PolicyHop(at.String(), trace.Verdict{Direction: direction, Kernel: kernel, Allowed: decision.Allowed, Pod: decision.Pod, Reason: decision.Reason})
 }
 
 // shortly is what a table has room for of an error.

@@ -14,8 +14,8 @@ import (
 
 	"github.com/twill-cni/twill/ctl/lab/netns"
 	"github.com/twill-cni/twill/ctl/probe"
-	"github.com/twill-cni/twill/ctl/trace"
 	"github.com/twill-cni/twill/daemon/api"
+	"github.com/twill-cni/twill/daemon/trace"
 	"github.com/twill-cni/twill/kernel/path"
 	"github.com/twill-cni/twill/store"
 )

@@ -44,11 +44,11 @@ func (a About) handleAddresses(mux *http.ServeMux) {
 	}
 	mux.HandleFunc("GET /addresses", func(w http.ResponseWriter, r *http.Request) {
 		report, err := a.Addresses.Addresses(r.Context())
-		answer(w, report, err)
+		Answer(w, report, err)
 	})
 	mux.HandleFunc("POST /addresses/release-dead", func(w http.ResponseWriter, _ *http.Request) {
 		a.Addresses.ReleaseDead()
-		answer(w, struct{}{}, nil)
+		Answer(w, struct{}{}, nil)
 	})
 }
 

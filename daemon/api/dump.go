@@ -26,7 +26,7 @@ func (a About) handleDump(mux *http.ServeMux) {
 	handle := func(path string, ask func(context.Context) (any, error)) {
 		mux.HandleFunc("GET /dump/"+path, func(w http.ResponseWriter, r *http.Request) {
 			value, err := ask(r.Context())
-			answer(w, value, err)
+			Answer(w, value, err)
 		})
 	}
 	handle("settings", func(context.Context) (any, error) { return d.Settings, nil })

@@ -85,11 +85,11 @@ func (a About) handleNodes(mux *http.ServeMux) {
 	}
 	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, r *http.Request) {
 		listing, err := a.Nodes.List(r.Context())
-		answer(w, listing, err)
+		Answer(w, listing, err)
 	})
 	mux.HandleFunc("GET /nodes/held", func(w http.ResponseWriter, r *http.Request) {
 		held, err := a.Nodes.Held(r.Context(), r.URL.Query().Get("name"))
-		answer(w, held, err)
+		Answer(w, held, err)
 	})
 }
 

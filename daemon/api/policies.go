@@ -168,7 +168,7 @@ func (a About) policies(ask func(context.Context, Policies, url.Values) (any, er
 			return
 		}
 		value, err := ask(r.Context(), p, r.URL.Query())
-		answer(w, value, err)
+		Answer(w, value, err)
 	}
 }
 

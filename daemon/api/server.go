@@ -71,6 +71,17 @@ func Listen(runDir string, about About, log *slog.Logger) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for twillctl on %s: %w", path, err)
 	}
+	return &Server{path: path, listener: l, server: &http.Server{
+		Handler:        Handler(runDir, about),
+		ReadTimeout:    5 * time.Second,
+		WriteTimeout:   time.Minute,
+		MaxHeaderBytes: 16 << 10,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}}, nil
+}
+
+// Handler answers all questions. It asks for no proof of who asks.
+func Handler(runDir string, about About) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /bgp/sessions", about.bgp(func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.Sessions(), nil }))
 	mux.Handle("GET /bgp/left-out", about.bgp(func(_ context.Context, b BGP, _ url.Values) (any, error) { return b.LeftOut(), nil }))
@@ -84,13 +95,7 @@ func Listen(runDir string, about About, log *slog.Logger) (*Server, error) {
 	about.handleAddresses(mux)
 	about.handleNodes(mux)
 	about.handleDump(mux)
-	return &Server{path: path, listener: l, server: &http.Server{
-		Handler:        mux,
-		ReadTimeout:    5 * time.Second,
-		WriteTimeout:   time.Minute,
-		MaxHeaderBytes: 16 << 10,
-		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}}, nil
+	return mux
 }
 
 // listen opens a socket for root alone.
@@ -137,7 +142,7 @@ func (a About) bgp(ask func(context.Context, BGP, url.Values) (any, error)) http
 			return
 		}
 		value, err := ask(r.Context(), b, r.URL.Query())
-		answer(w, value, err)
+		Answer(w, value, err)
 	}
 }
 
@@ -149,11 +154,12 @@ func (a About) services(ask func(context.Context, Services, url.Values) (any, er
 			return
 		}
 		value, err := ask(r.Context(), s, r.URL.Query())
-		answer(w, value, err)
+		Answer(w, value, err)
 	}
 }
 
-func answer(w http.ResponseWriter, value any, err error) {
+// Answer writes a value as JSON, or why there is none.
+func Answer(w http.ResponseWriter, value any, err error) {
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return

@@ -78,7 +78,7 @@ type ConntrackUse struct {
 }
 
 func (a About) handleStatus(mux *http.ServeMux) {
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { answer(w, a.Status(r.Context()), nil) })
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) { Answer(w, a.Status(r.Context()), nil) })
 }
 
 // Status returns how the daemon's node is.

@@ -34,11 +34,11 @@ func PathPods(runDir string) ([]path.Pod, error) {
 func handleTrace(mux *http.ServeMux, runDir string) {
 	mux.HandleFunc("GET /trace/pods", func(w http.ResponseWriter, _ *http.Request) {
 		pods, err := PathPods(runDir)
-		answer(w, pods, err)
+		Answer(w, pods, err)
 	})
 	mux.HandleFunc("GET /trace", func(w http.ResponseWriter, r *http.Request) {
 		view, err := pathOf(r.Context(), runDir, r.URL.Query())
-		answer(w, view, err)
+		Answer(w, view, err)
 	})
 }
 
@@ -55,6 +55,11 @@ func pathOf(ctx context.Context, runDir string, form url.Values) (*path.View, er
 	if pod.Is4() != other.Is4() {
 		return nil, fmt.Errorf("pod %s and other %s: want addresses of one family", pod, other)
 	}
+	return LookFrom(ctx, runDir, pod, other)
+}
+
+// LookFrom returns what this node's kernel holds for packets between one of its pods and another address of the same family.
+func LookFrom(ctx context.Context, runDir string, pod, other netip.Addr) (*path.View, error) {
 	pods, err := PathPods(runDir)
 	if err != nil {
 		return nil, err

@@ -59,6 +59,7 @@ type Config struct {
 
 	HealthAddress  string // empty: off
 	MetricsAddress string // empty: off
+	Page           string // ADDRESS:PORT; empty: off
 
 	LogLevel  slog.Level
 	LogFormat string // "text" or "json"

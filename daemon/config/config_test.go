@@ -74,7 +74,7 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		"etcd-cafile": "/ca", "etcd-certfile": "/cert", "etcd-keyfile": "/key", "etcd-username": "u", "etcd-password": "p",
 		"node-name": "n1", "iface": "eth1", "public-ip": "192.0.2.9", "public-ipv6": "2001:db8::9", "ip-masq": "false",
 		"vxlan-checksum-offload": "off", "subnet-file": "/s", "run-dir": "/r", "cni-conf-dir": "/c/", "cni-bin-dir": "", "host-local-dir": "/h/", "sysctl-dir": "/host/proc/sys/", "pod-release-delay": "2m",
-		"health-address": "[::1]:1", "metrics-address": "", "proxy": "nftables", "proxy-config": "/p", "kubeconfig": "/k", "policy": "on", "policy-cut-mark": "0x400", "policy-log-group": "7", "log-level": "debug", "log-format": "json",
+		"health-address": "[::1]:1", "metrics-address": "", "page": "10280", "proxy": "nftables", "proxy-config": "/p", "kubeconfig": "/k", "policy": "on", "policy-cut-mark": "0x400", "policy-log-group": "7", "log-level": "debug", "log-format": "json",
 		"dns": "off", "cluster-domain": "K8s.Test.", "dns-upstream": "192.0.2.53, [2001:db8::53]:5353", // --dns=on excludes kubeconfig
 		"net-conf": "/n", "kube-api-address": "10.0.0.1:6443, api.example:443", "bgp-config": "/b",
 	}
@@ -83,7 +83,7 @@ func TestEveryKeyFromEverySource(t *testing.T) {
 		Backend: "vxlan", BGPConfig: "/b", Policy: "on", PolicyCutMark: 0x400, PolicyLogGroup: 7, Proxy: "nftables", ProxyConfig: "/p", Kubeconfig: "/k", KubeAPIAddresses: []string{"10.0.0.1:6443", "api.example:443"}, NetConf: "/n", Datastore: "etcd", EtcdEndpoints: []string{"https://10.0.0.1:2379", "https://10.0.0.2:2379"}, EtcdPrefix: "/x",
 		EtcdCAFile: "/ca", EtcdCertFile: "/cert", EtcdKeyFile: "/key", EtcdUsername: "u", EtcdPassword: "p",
 		NodeName: "n1", Iface: "eth1", PublicIP: netip.MustParseAddr("192.0.2.9"), PublicIPv6: netip.MustParseAddr("2001:db8::9"),
-		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HostLocalDir: "/h", SysctlDir: "/host/proc/sys", PodReleaseDelay: 2 * time.Minute, HealthAddress: "[::1]:1",
+		VXLANChecksumOffload: &off, SubnetFile: "/s", RunDir: "/r", CNIConfDir: "/c", HostLocalDir: "/h", SysctlDir: "/host/proc/sys", PodReleaseDelay: 2 * time.Minute, HealthAddress: "[::1]:1", Page: "127.0.0.1:10280",
 		LogLevel: slog.LevelDebug, LogFormat: "json", DNS: "off", ClusterDomain: "k8s.test",
 		DNSUpstreams: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("[2001:db8::53]:5353")},
 	}
@@ -210,6 +210,8 @@ func TestErrors(t *testing.T) {
 		{"empty path", nil, nil, `run-dir: ""`, "file twill.yaml key run-dir: is empty: give an absolute path"},
 		{"regular expression", []string{"--iface-regex=("}, nil, "", "flag --iface-regex: \"(\" is no regular expression: error parsing regexp: missing closing ): `(`"},
 		{"boolean", []string{"--ip-masq=maybe"}, nil, "", `flag --ip-masq: "maybe" is neither true nor false`},
+		{"page without port", []string{"--page=192.0.2.1:"}, nil, "", `flag --page: "192.0.2.1:": "" is no port from 1 to 65535`},
+		{"page at a name", []string{"--page=node1:80"}, nil, "", `flag --page: "node1:80": "node1" is no IP address`},
 		{"address without port", []string{"--health-address=127.0.0.1"}, nil, "", `flag --health-address: "127.0.0.1" is no HOST:PORT such as 127.0.0.1:10270`},
 		{"port zero", []string{"--metrics-address=127.0.0.1:0"}, nil, "", `flag --metrics-address: "127.0.0.1:0": "0" is no port from 1 to 65535`},
 		{"host name to listen on", []string{"--metrics-address=node1:80"}, nil, "", `flag --metrics-address: "node1:80": "node1" is no IP address`},

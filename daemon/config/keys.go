@@ -95,6 +95,9 @@ func keys() []key {
 			parse: address(func(c *Config) *string { return &c.HealthAddress })},
 		{name: "metrics-address", fallback: "127.0.0.1:10270", usage: "address of /metrics, which may be that of /healthz; empty for none",
 			parse: address(func(c *Config) *string { return &c.MetricsAddress })},
+		{name: "page", usage: "address of a web page that shows how this node and its cluster are, ADDRESS:PORT, or PORT for 127.0.0.1; it asks for no password; empty for " +
+			"none, and then this node does not measure how it reaches others either",
+			parse: parsePage},
 		{name: "proxy", fallback: "off", usage: "service proxy in place of kube-proxy: off or nftables",
 			parse: choice(func(c *Config) *string { return &c.Proxy }, []string{"off", "nftables"})},
 		{name: "proxy-config", usage: "file with the settings of the service proxy, a KubeProxyConfiguration; without it, kube-proxy's defaults",
@@ -203,6 +206,14 @@ func address(field func(*Config) *string) func(*Config, string) error {
 		*field(c) = v
 		return nil
 	}
+}
+
+// parsePage takes the loopback address where none is given: what is shown is nobody else's business.
+func parsePage(c *Config, v string) error {
+	if port := strings.TrimPrefix(v, ":"); v != "" && !strings.Contains(port, ":") {
+		v = net.JoinHostPort("127.0.0.1", port)
+	}
+	return address(func(c *Config) *string { return &c.Page })(c, v)
 }
 
 func parseEndpoints(c *Config, v string) error {

@@ -139,6 +139,22 @@ func (i *Inspector) Find(_ context.Context, name store.ObjectName) ([]api.Cluste
 	return found, nil
 }
 
+// Each calls visit with the pods of the cluster, in no order, until it returns false.
+func (i *Inspector) Each(visit func(api.ClusterPod) bool) error {
+	e := i.enforcer
+	e.state.Lock()
+	defer e.state.Unlock()
+	if !e.synced {
+		return errors.Join(errNotSynced, e.progress.State().Err)
+	}
+	for key, pod := range e.filter.Facts().Pods {
+		if !visit(api.ClusterPod{Namespace: key.Name.Namespace, Name: key.Name.Name, Node: key.Node, Addresses: pod.Addrs}) {
+			break
+		}
+	}
+	return nil
+}
+
 // chainOf returns the chain that one of the maps of local pods leads an address to.
 func (i *Inspector) chainOf(set string, a netip.Addr) (string, error) {
 	found, err := i.kernel.FindElements(gate.Family, gate.TableName, set, []kernel.Element{{Key: []kernel.Datum{{Addr: a}}}})

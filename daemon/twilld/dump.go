@@ -36,7 +36,7 @@ func (a *agent) dump() *api.Dump {
 
 // figures are what /metrics says.
 func (a *agent) figures() (string, error) {
-	var to page
+	var to recorded
 	request, err := http.NewRequest(http.MethodGet, "/metrics", nil)
 	if err != nil {
 		return "", err
@@ -48,21 +48,21 @@ func (a *agent) figures() (string, error) {
 	return to.String(), nil
 }
 
-// page is a ResponseWriter that keeps what is written.
-type page struct {
+// recorded is a ResponseWriter that keeps what is written.
+type recorded struct {
 	bytes.Buffer
 	header http.Header
 	status int
 }
 
-func (p *page) Header() http.Header {
+func (p *recorded) Header() http.Header {
 	if p.header == nil {
 		p.header = http.Header{}
 	}
 	return p.header
 }
 
-func (p *page) WriteHeader(status int) { p.status = status }
+func (p *recorded) WriteHeader(status int) { p.status = status }
 
 // hostFiles are what container runtimes read, and the daemon's own configuration files.
 func hostFiles(cfg *config.Config) []redact.File {

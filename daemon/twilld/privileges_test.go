@@ -65,7 +65,7 @@ func TestLeastPrivilege(t *testing.T) {
 			must(t, os.WriteFile(filepath.Join(c.dir, "key"), []byte("secret"), 0o600))
 			must(t, os.WriteFile(filepath.Join(c.dir, "bgp.yaml"), fmt.Appendf(nil, bgpFile, filepath.Join(c.dir, "key")), 0o600))
 			tt.args = append(tt.args, "--bgp-config="+filepath.Join(c.dir, "bgp.yaml"))
-			args := append([]string{"--proxy=nftables", "--policy=on", "--pod-release-delay=100ms", "--log-level=debug"}, tt.args...)
+			args := append([]string{"--proxy=nftables", "--policy=on", "--page=10280", "--pod-release-delay=100ms", "--log-level=debug"}, tt.args...)
 			before := state()
 			a.start(args...)
 			b.start(tt.args...)

@@ -80,6 +80,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger, last *last
 	if a.named, err = openNames(cfg, with, log); err != nil {
 		return err
 	}
+	a.shown = openPage(cfg, metrics, log)
 	a.asked = newStatus(a)
 	a.node = node.New(a.nodeOptions(ctx))
 	return a.run(ctx)
@@ -100,6 +101,7 @@ type agent struct {
 	proxied   *services
 	enforced  *policies
 	named     *names
+	shown     *shown
 	node      *node.Node
 	told      *reports
 	asked     *status.Collector
@@ -108,7 +110,7 @@ type agent struct {
 
 func (a *agent) nodeOptions(ctx context.Context) node.Options {
 	return node.Options{
-		Store:     a.datastore,
+		Store:     overheard{a.datastore, a.shown},
 		Dataplane: reconcile.New(a.k.links, a.k.tables, a.log),
 		Host:      announced{policed{a.host, a.enforced}, a.asked},
 		Log:       a.log,
@@ -132,6 +134,7 @@ func (a *agent) nodeOptions(ctx context.Context) node.Options {
 			a.proxied.setNetworks(network, own)
 			a.enforced.setNetworks(own)
 			a.named.setNetworks(network, own)
+			a.shown.setNetworks(own)
 			return append(tables(a.cfg, network, own), a.routes.tables()...)
 		},
 		BridgeMAC: a.k.bridgeMAC,
@@ -164,17 +167,22 @@ func (a *agent) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	questions, err := api.Listen(a.cfg.RunDir, api.About{
+	about := api.About{
 		BGP: a.routes.about, Services: a.proxied.about, Policies: a.enforced.about, Status: a.asked.Status, Addresses: holdings{a.cfg, a.pods, a.keeper},
 		Nodes: a.peers(), Dump: a.dump(),
-	}, a.log)
+	}
+	questions, err := api.Listen(a.cfg.RunDir, about, a.log)
+	if err != nil {
+		return err
+	}
+	page, err := a.shown.listen(about)
 	if err != nil {
 		return err
 	}
 	a.log.Info("twilld starts", "version", version, "node", a.cfg.NodeName, "backend", a.cfg.Backend)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		server.Run, questions.Run, a.keeper.Run, a.proxied.Run, a.enforced.Run, a.named.Run,
+		server.Run, questions.Run, page, a.keeper.Run, a.proxied.Run, a.enforced.Run, a.named.Run,
 		func(ctx context.Context) error { return a.told.failed(a.node.Run(ctx)) },
 		func(ctx context.Context) error {
 			return a.told.Run(ctx, a.node.Status(), a.enforced.Amiss, a.also()...)

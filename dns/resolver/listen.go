@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
+
+	"github.com/twill-cni/twill/kernel/freebind"
 )
 
 // Limits of what clients can make the Server hold.
@@ -27,24 +27,13 @@ const (
 	maxRequest      = 4096 // bytes of a question by UDP
 )
 
-// freebind lets a socket have an address that no link of the host has yet: pods' gateway comes with the node's first pod.
-func freebind(network, _ string, c syscall.RawConn) error {
-	level, option := unix.IPPROTO_IP, unix.IP_FREEBIND
-	if network == "udp6" || network == "tcp6" {
-		level, option = unix.IPPROTO_IPV6, unix.IPV6_FREEBIND
-	}
-	var failed error
-	err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), level, option, 1) })
-	return errors.Join(err, failed)
-}
-
 // listeners are the servers at one place.
 type listeners []*dns.Server
 
 // listen opens UDP and TCP at each address, or nothing.
 func listen(ctx context.Context, addrs []netip.AddrPort, handler dns.Handler) (listeners, error) {
 	var all listeners
-	config := net.ListenConfig{Control: freebind}
+	config := net.ListenConfig{Control: freebind.Control} // pods' gateway comes with the node's bridge
 	for _, addr := range addrs {
 		family := "4"
 		if addr.Addr().Is6() {

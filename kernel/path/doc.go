@@ -10,5 +10,5 @@
 //
 // Pod 10.244.1.2 sends to 10.244.2.2. Out asks the kernel as if the packet came in on cni0: "via 10.244.2.0 dev flannel.1". The neighbour
 // 10.244.2.0 on flannel.1 has a MAC, the MAC's FDB entry an address of a node, and that a route: each is followed to the next until one is missing.
-// What all that should be, this package does not know: ctl/trace compares it with what the other node says of itself.
+// What all that should be, this package does not know: daemon/trace compares it with what the other node says of itself.
 package path

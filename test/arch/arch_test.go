@@ -66,6 +66,12 @@ var rules = []rule{
 		deny:   []string{"github.com/miekg/dns"},
 	},
 	{
+		name:   "only the page's test drives a browser",
+		in:     []string{""},
+		except: []string{"test/e2e/page"},
+		deny:   []string{"github.com/chromedp"},
+	},
+	{
 		name:   "only the lab and tests run an etcd server",
 		in:     []string{""},
 		except: []string{"ctl", "test"},
@@ -74,7 +80,7 @@ var rules = []rule{
 	{
 		name: "what decides is pure: no kernel, no network, no processes",
 		in: []string{"kernel", "kernel/reconcile", "store", "store/manifest", "store/endpoints", "store/policies", "overlay", "bgp", "bgp/config", "bgp/topology", "proxy/dnat", "policy", "policy/filter", "daemon/masquerade", "daemon/deadend", "daemon/attachments", "daemon/report", "daemon/peers", "daemon/redact", "daemon/lastlog",
-			"plugins/attach", "plugins/netconf", "plugins/hostport", "proxy/service", "ipam", "dns/zone", "ctl/check"},
+			"plugins/attach", "plugins/netconf", "plugins/hostport", "proxy/service", "ipam", "dns/zone", "ctl/check", "daemon/trace"},
 		deny: []string{"github.com/vishvananda", "github.com/google/nftables", "golang.org/x/sys", "os/exec", "syscall", "net/http",
 			module + "/kernel/linux", module + "/kernel/podnet", module + "/kernel/nft", module + "/kernel/nflog", module + "/kernel/conntrack"},
 	},

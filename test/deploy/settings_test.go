@@ -68,9 +68,9 @@ func mounted(o objects, name string) (string, bool) {
 
 func TestSettingsAsTwilldReadsThem(t *testing.T) {
 	type settings struct {
-		Backend, Datastore, NodeName, Iface, CNIBinDir, SysctlDir, Health, Metrics, Proxy, Policy string
-		APIServers                                                                                []string
-		IPMasq, Cleanup                                                                           bool
+		Backend, Datastore, NodeName, Iface, CNIBinDir, SysctlDir, Health, Metrics, Proxy, Policy, Page string
+		APIServers                                                                                      []string
+		IPMasq, Cleanup                                                                                 bool
 	}
 	normal := func(change func(*settings)) settings {
 		s := settings{Backend: "vxlan", Datastore: "kube", NodeName: "node1", SysctlDir: "/host/proc/sys", Health: "127.0.0.1:10270",
@@ -92,6 +92,7 @@ func TestSettingsAsTwilldReadsThem(t *testing.T) {
 		{"uplink of the node's address", []string{"uplink.nodeIP=true"}, normal(func(s *settings) { s.Iface = "192.0.2.1" })},
 		{"policies", []string{"policy.enabled=true"}, normal(func(s *settings) { s.Policy = "on" })},
 		{"monitoring", []string{"monitoring.enabled=true", "monitoring.port=9000"}, normal(func(s *settings) { s.Metrics = ":9000" })},
+		{"page", []string{"page.enabled=true"}, normal(func(s *settings) { s.Page = "127.0.0.1:10280" })},
 		{"another port for probes", []string{"health.port=10300"}, normal(func(s *settings) { s.Health = "127.0.0.1:10300" })},
 		{"flags", []string{"extraArgs={--proxy=off}"}, normal(func(s *settings) { s.Proxy = "off" })},
 		{"cleanup", []string{"cleanup.enabled=true"}, normal(func(s *settings) { s.CNIBinDir, s.Cleanup = "/opt/cni/bin", true })},
@@ -104,7 +105,7 @@ func TestSettingsAsTwilldReadsThem(t *testing.T) {
 			}
 			cfg := load(t, o, daemon, name)
 			have := settings{cfg.Backend, cfg.Datastore, cfg.NodeName, cfg.Iface, cfg.CNIBinDir, cfg.SysctlDir, cfg.HealthAddress, cfg.MetricsAddress,
-				cfg.Proxy, cfg.Policy, cfg.KubeAPIAddresses, cfg.IPMasq, cfg.Cleanup}
+				cfg.Proxy, cfg.Policy, cfg.Page, cfg.KubeAPIAddresses, cfg.IPMasq, cfg.Cleanup}
 			if diff := cmp.Diff(c.want, have); diff != "" {
 				t.Errorf("settings (-want +have):\n%s", diff)
 			}

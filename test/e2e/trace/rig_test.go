@@ -15,7 +15,7 @@ import (
 
 	"github.com/twill-cni/twill/ctl/lab"
 	"github.com/twill-cni/twill/ctl/lab/netns"
-	"github.com/twill-cni/twill/ctl/trace"
+	"github.com/twill-cni/twill/daemon/trace"
 )
 
 // most is how long a trace may take.

@@ -45,6 +45,14 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- if and .Values.monitoring.enabled (eq (int .Values.monitoring.port) (int .Values.health.port)) }}
 {{- fail "monitoring.port and health.port are the same: they are served on different addresses" }}
 {{- end }}
+{{- if .Values.page.enabled }}
+{{- if eq (int .Values.page.port) (int .Values.health.port) }}
+{{- fail "page.port and health.port are the same: give page.port another one" }}
+{{- end }}
+{{- if and .Values.monitoring.enabled (eq (int .Values.page.port) (int .Values.monitoring.port)) }}
+{{- fail "page.port and monitoring.port are the same: give page.port another one" }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "twill.netConf" -}}
@@ -91,6 +99,9 @@ host-local-dir: {{ .Values.host.hostLocalDir | quote }}
 # The container's own /proc/sys is read-only: this is where the DaemonSet mounts the host's /proc/sys/net.
 sysctl-dir: /host/proc/sys
 health-address: 127.0.0.1:{{ .Values.health.port }}
+{{- if .Values.page.enabled }}
+page: 127.0.0.1:{{ .Values.page.port }}
+{{- end }}
 log-level: {{ .Values.log.level }}
 log-format: {{ .Values.log.format }}
 {{- end }}

@@ -1,5 +1,6 @@
 // Package trace judges the way of a packet between two pods, or from a pod to an address, by what the kernels of the nodes at both ends hold, and by
-// what a probe made of it. It is pure: kernel/path looks, ctl/probe asks, twillctl puts them together.
+// what a probe made of it. It is pure: kernel/path looks, ctl/probe asks, and twillctl puts them together; on its page,
+// twilld does, for the ends that are its own.
 //
 //	Case{From, To, Source, Target, ...} ──► Judge ──► Result{Hops, Failure}
 //
