@@ -211,7 +211,7 @@ func (p *Pod) Vanish(ctx context.Context) error {
 }
 
 func (p *Pod) forget() error {
-	if err := errors.Join(p.ns.Remove(), os.RemoveAll(p.file())); err != nil {
+	if err := errors.Join(p.ns.Remove(), os.RemoveAll(p.file()), os.RemoveAll(p.resolvConf())); err != nil {
 		return fmt.Errorf("delete pod %s: %w", p.Name, err)
 	}
 	p.Node.unlistPod(p)

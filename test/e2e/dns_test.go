@@ -103,6 +103,14 @@ func testDNS(t *testing.T, options lab.Options) {
 			within(t, enough, func() error { return wantName(t.Context(), p, q) })
 		}
 	}
+	// A C library finds the way by itself, with the pod's own /etc/resolv.conf.
+	for name, want := range map[string]string{"web.default": clusterIP, "web.default.svc": clusterIP} {
+		out := twillctl(t, "lab", "exec", "--name", l.Name(), pods[1].Name, "--", "getent", "ahosts", name)
+		out.wantOK(t)
+		if !strings.HasPrefix(out.stdout, want+" ") {
+			t.Errorf("%s in a pod is %q, want %s", name, out.stdout, want)
+		}
+	}
 	all := dnsQuestion{"all.default.svc.cluster.local.", qtypeOf(backend.Addrs()[0].String()), "NXDOMAIN"}
 	took := time.Now()
 	must(t, backend.Delete(t.Context()))
