@@ -9,8 +9,9 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 )
 
-// retellAfter is when a neighbour is told everything for a second time: the library is done with the session's beginning by then.
-const retellAfter = 2 * time.Second
+// retellAfter is when a neighbour is told everything for a second time: the library is done with the session's beginning by then, and has announced what it
+// held back after a restart. A soft reset ends with an End-of-RIB, at which the neighbour drops what it kept for the restarted one.
+const retellAfter = (deferral + 1) * time.Second
 
 // expectRetelling has a neighbour whose session has come up told everything again, soon, if it may have missed something. The library tells it the table, and then
 // what changes; an update from another neighbour that arrives in between, while the session is becoming established, is in neither of the two. What this node announces

@@ -19,8 +19,11 @@ import (
 
 const (
 	// answerRate is how many questions are answered in a second at most. On average nodes ask fewer than askRate.
-	answerRate  = 4 * askRate
-	answerBurst = 2 * answerRate
+	answerRate  = 20 * askRate
+	answerBurst = answerRate
+	// peerRate is how many of one peer's are: who sends in its name takes nothing from others. Each asks once a second at most.
+	peerRate  = 2
+	peerBurst = 5
 	// listenAgain is the pause before the port is opened again after that failed.
 	listenAgain = 5 * time.Second
 )
@@ -95,17 +98,17 @@ func (g *Gauge) serve(ctx context.Context, conn *net.UDPConn, limit *rate.Limite
 		if err != nil {
 			continue
 		}
-		if said := g.say(from.Addr().Unmap(), nonce); said != nil && limit.Allow() {
+		if said := g.say(from.Addr().Unmap(), nonce, limit); said != nil {
 			_, _ = conn.WriteToUDPAddrPort(said, from) // who asks counts what is lost
 		}
 	}
 }
 
-// say returns the answer for a peer; nil for anybody else.
-func (g *Gauge) say(to netip.Addr, nonce uint64) []byte {
+// say returns the answer for a peer; nil for anybody else, and when there were too many.
+func (g *Gauge) say(to netip.Addr, nonce uint64, limit *rate.Limiter) []byte {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.peers[to] == nil {
+	if p := g.peers[to]; p == nil || !p.limit.Allow() || !limit.Allow() {
 		return nil
 	}
 	said := append([]byte(nil), g.worst(time.Now())...)

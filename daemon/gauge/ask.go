@@ -41,10 +41,10 @@ func (g *Gauge) ask(ctx context.Context) error {
 			return asking.Wait()
 		case <-next.C:
 		}
-		p, n := g.turn()
+		p, self, n := g.turn()
 		if p != nil {
 			asking.Go(func() error {
-				g.took(p, exchange(ctx, p.self, p.address))
+				g.took(p, exchange(ctx, self, p.address))
 				return nil
 			})
 		}
@@ -58,20 +58,20 @@ func (g *Gauge) ask(ctx context.Context) error {
 	}
 }
 
-// turn returns whose turn it is, or nil when that one still has time to answer, and how many peers there are.
-func (g *Gauge) turn() (*peer, int) {
+// turn returns whose turn it is, or nil when that one still has time to answer, the address that it is asked from, and how many peers there are.
+func (g *Gauge) turn() (p *peer, self netip.Addr, n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.order) == 0 {
-		return nil, 0
+		return nil, self, 0
 	}
 	g.next = (g.next + 1) % len(g.order)
-	p := g.peers[g.order[g.next]]
+	p = g.peers[g.order[g.next]]
 	if p.busy {
-		return nil, len(g.order)
+		return nil, self, len(g.order)
 	}
 	p.busy = true
-	return p, len(g.order)
+	return p, p.self, len(g.order)
 }
 
 // outcome is that of a question.
@@ -80,8 +80,7 @@ type outcome struct {
 	refused bool          // the node is there, and nobody answers on it
 	node    string
 	edges   []Edge
-	err     error // what the kernel said
-	unasked bool  // it could not even be sent, through this node's fault
+	err     error // what the kernel said: there is no way, or this node has not got its own address
 }
 
 // took takes in an outcome.
@@ -91,9 +90,6 @@ func (g *Gauge) took(p *peer, o outcome) {
 	p.busy, p.trouble = false, ""
 	if o.err != nil {
 		p.trouble = o.err.Error()
-	}
-	if o.unasked {
-		return
 	}
 	p.window.add(o.rtt)
 	g.metrics.took(o)
@@ -120,14 +116,14 @@ func exchange(ctx context.Context, self, to netip.Addr) outcome {
 	dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(self, 0))}
 	conn, err := dialer.DialContext(ctx, network, netip.AddrPortFrom(to, Port).String())
 	if err != nil {
-		return outcome{err: err, unasked: unasked(err)}
+		return outcome{err: err}
 	}
 	defer conn.Close() // nothing is lost with it
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	nonce := rand.Uint64()
 	begin := time.Now()
 	if _, err := conn.Write(newQuestion(nonce)); err != nil {
-		return outcome{err: err, unasked: unasked(err)}
+		return outcome{err: err}
 	}
 	buffer := make([]byte, questionSize+1)
 	for {
@@ -145,9 +141,4 @@ func exchange(ctx context.Context, self, to netip.Addr) outcome {
 			return outcome{rtt: rtt, node: node, edges: edges}
 		}
 	}
-}
-
-// unasked reports whether a question was not sent since this node has not got its own address.
-func unasked(err error) bool {
-	return errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EINVAL)
 }

@@ -15,7 +15,7 @@
 // nobody else's packet is taken for the answer, and the kernel says which question was refused.
 //
 // Who answers is nobody's amplifier: an answer is never longer than the question (1,024 bytes, all of which have to be there), goes only to addresses that
-// leases say are nodes', and there are at most 200 in a second.
+// leases say are nodes', and there are at most 2 in a second for each of them, 1,000 in all.
 //
 // Answers bring what the other node knows of nodes that it reaches badly, at most 32, the worst first. So each node has a picture of the whole cluster: up to
 // 33 nodes a whole one, beyond of what is amiss. Nobody asks on somebody else's behalf.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/twill-cni/twill/store"
 )
@@ -57,6 +58,7 @@ type peer struct {
 	trouble  string
 	edges    []Edge
 	busy     bool
+	limit    *rate.Limiter // of what it is answered
 }
 
 // Gauge measures. Its methods may be called concurrently. Make it with New.
@@ -121,7 +123,7 @@ func (g *Gauge) plan() {
 		address, key := subnet.Addr().Next(), l.Subnets().Key()
 		p := g.peers[address]
 		if p == nil || p.key != key || p.underlay != underlay {
-			p = &peer{key: key, address: address, subnet: subnet, underlay: underlay}
+			p = &peer{key: key, address: address, subnet: subnet, underlay: underlay, limit: rate.NewLimiter(peerRate, peerBurst)}
 		}
 		p.self = own.Addr().Next()
 		peers[address] = p

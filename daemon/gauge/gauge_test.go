@@ -121,6 +121,15 @@ func TestWhoIsAnswered(t *testing.T) {
 	}
 	node, stranger := leases[1].Subnet.Addr().Next(), leases[1].Subnet.Addr().Next().Next()
 	until(t, "a node is answered", func() bool { return ask(node, newQuestion(1)) })
+	answers := 0
+	for range 3 * peerBurst {
+		if ask(node, newQuestion(1)) {
+			answers++
+		}
+	}
+	if answers == 20*peerBurst {
+		t.Errorf("%d questions of one node are all answered", answers)
+	}
 	for what, answered := range map[string]bool{
 		"a stranger":       ask(stranger, newQuestion(1)),
 		"a short question": ask(node, newQuestion(1)[:100]),
@@ -128,6 +137,30 @@ func TestWhoIsAnswered(t *testing.T) {
 	} {
 		if answered {
 			t.Errorf("%s is answered", what)
+		}
+	}
+}
+
+// What the node itself cannot send is lost, too: its pods' packets are.
+func TestQuestionsThatCannotBeSent(t *testing.T) {
+	self := netip.MustParseAddr("127.0.0.1")
+	for name, from := range map[string]netip.Addr{"an address that it has not got": netip.MustParseAddr("192.0.2.99"), "nowhere": self} {
+		to := self
+		if from == self {
+			to = netip.MustParseAddr("240.0.0.1") // Linux sends nothing there from a loopback address
+		}
+		o := exchange(t.Context(), from, to)
+		if o.rtt != 0 || o.err == nil {
+			t.Errorf("%s: %+v", name, o)
+			continue
+		}
+		g := New("node1", slog.New(slog.DiscardHandler))
+		p := &peer{}
+		for range downAfter {
+			g.took(p, o)
+		}
+		if p.window.state() != Silent || p.trouble == "" {
+			t.Errorf("%s: state %s, trouble %q", name, p.window.state(), p.trouble)
 		}
 	}
 }
@@ -151,7 +184,7 @@ func TestTurns(t *testing.T) {
 	g.SetLeases(leases)
 	seen := map[netip.Addr]bool{}
 	for range 4999 {
-		p, n := g.turn()
+		p, _, n := g.turn()
 		if p == nil || n != 4999 {
 			t.Fatalf("%v of %d", p, n)
 		}
@@ -160,7 +193,7 @@ func TestTurns(t *testing.T) {
 	if len(seen) != 4999 {
 		t.Errorf("%d of 4999 were asked", len(seen))
 	}
-	if p, _ := g.turn(); p != nil {
+	if p, _, _ := g.turn(); p != nil {
 		t.Error("a peer is asked twice at a time")
 	}
 }

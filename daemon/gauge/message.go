@@ -90,10 +90,14 @@ func readAnswer(message []byte, nonce uint64) (node string, edges []Edge, err er
 		return "", nil, errNotOurs
 	}
 	rest := message[headSize:]
-	if len(rest) < 1 || len(rest) < 1+int(rest[0])+1 {
+	if len(rest) < 1 {
 		return "", nil, errNotOurs
 	}
-	node, rest = string(rest[1:1+rest[0]]), rest[1+rest[0]:]
+	length := int(rest[0]) // 1 and an octet can be too much for an octet
+	if len(rest) < 1+length+1 {
+		return "", nil, errNotOurs
+	}
+	node, rest = string(rest[1:1+length]), rest[1+length:]
 	count := int(rest[0])
 	rest = rest[1:]
 	if !validName.MatchString(node) || count > maxEdges || len(rest) != count*edgeSize {

@@ -60,6 +60,7 @@ func TestMessagesThatAreRefused(t *testing.T) {
 		"cut off":          good[:len(good)-1],
 		"too long":         append(bytes.Clone(good), 0),
 		"a question":       newQuestion(1),
+		"longest name":     append(append(bytes.Clone(good[:headSize]), 255), make([]byte, 256)...),
 		"no name":          func() []byte { m := newAnswer("", nil); putHead(m, answer, 1); return m }(),
 		"markup in a name": func() []byte { m := newAnswer("<b>x</b>", nil); putHead(m, answer, 1); return m }(),
 	} {
@@ -81,6 +82,7 @@ func FuzzReadAnswer(f *testing.F) {
 	good := newAnswer("node1", []Edge{{To: netip.MustParseAddr("10.0.0.1"), State: Up, Loss: 0.5, RTT: time.Millisecond}})
 	f.Add(good)
 	f.Add(newQuestion(0))
+	f.Add(append(append(bytes.Clone(good[:headSize]), 255), make([]byte, 256)...))
 	f.Fuzz(func(t *testing.T, message []byte) {
 		node, edges, err := readAnswer(message, 0)
 		if err != nil {

@@ -262,11 +262,12 @@ func (e *Enforcer) compareListed(ctx context.Context) (filter.Plan, error) {
 		return filter.Plan{}, err
 	}
 	for _, set := range filter.NetworkSets() {
-		elements, err := e.opts.Kernel.ListElements(gate.Family, gate.TableName, set)
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return filter.Plan{}, fmt.Errorf("list set %s: %w", set, err)
+		// One that cannot be read, since somebody has made it otherwise, is as good as empty: the table is written anew.
+		if elements, err := e.opts.Kernel.ListElements(gate.Family, gate.TableName, set); err == nil {
+			listing.AddNetworks(elements)
+		} else if !errors.Is(err, unix.ENOENT) {
+			e.opts.Log.Warn("a set of the policies' table cannot be read, and is taken for an empty one", "set", set, "err", err)
 		}
-		listing.AddNetworks(elements)
 	}
 	plan := e.filter.Compare(listing)
 	e.note(plan)

@@ -74,7 +74,7 @@ func openPolicies(cfg *config.Config, k kernels, pods *podHost, with neighbours)
 		Kernel:     k.tables,
 		Conntrack:  connections,
 		Drops:      policy.Listen(cfg.PolicyLogGroup),
-		CountDrops: policy.CountDrops(registry, k.reader),
+		CountDrops: policy.CountDrops(registry, k.tables),
 		Records:    pods.Records,
 		NodeAddrs:  k.links.Addresses,
 		Hold:       func(ctx context.Context) (func(), error) { return gate.Hold(ctx, cfg.RunDir) },

@@ -24,11 +24,15 @@ func NetworkSets() []string {
 	return []string{versions[0].Networks, versions[1].Networks}
 }
 
-// AddNetworks tells of the elements of one of NetworkSets, in order of their keys; of the first set first.
+// AddNetworks tells of the elements of one of NetworkSets, in order of their keys; of the first set first. Those of a set that somebody has made otherwise
+// say nothing.
 func (l *Listing) AddNetworks(elements []kernel.Element) {
 	for _, e := range elements {
+		if len(e.Key) != 1 || !e.Key[0].Addr.IsValid() || len(e.Value) != 1 || len(e.KeyEnd) > 1 {
+			continue
+		}
 		n := network{first: e.Key[0].Addr, last: e.Key[0].Addr, class: &class{number: e.Value[0].Number}}
-		if e.KeyEnd != nil {
+		if len(e.KeyEnd) == 1 {
 			n.last = e.KeyEnd[0].Addr
 		}
 		l.networks = append(l.networks, n)

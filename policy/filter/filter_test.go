@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/policy"
 	"github.com/twill-cni/twill/policy/gate"
 	"github.com/twill-cni/twill/policy/policytest"
@@ -262,4 +263,22 @@ func TestReset(t *testing.T) {
 	if d := cmp.Diff(Stats{}, f.Stats()); d != "" {
 		t.Errorf("something is left: %s", d)
 	}
+}
+
+// What somebody has made of the networks' sets keeps nobody from writing them anew.
+func TestNetworksOfAnotherShape(t *testing.T) {
+	s := newScene(t, 1, hash32)
+	s.run(1)
+	l := s.tracer.list()
+	l.networks = nil
+	addr, number := kernel.Datum{Addr: netip.MustParseAddr("192.0.2.1")}, kernel.Datum{Number: 7}
+	l.AddNetworks([]kernel.Element{
+		{Key: []kernel.Datum{addr}},
+		{Key: []kernel.Datum{number}, Value: []kernel.Datum{number}},
+		{Key: []kernel.Datum{addr, number}, Value: []kernel.Datum{number}},
+		{Value: []kernel.Datum{number}},
+	})
+	s.filter = s.restarted(hash32)
+	s.tracer.apply(s.filter.Compare(l), func() {})
+	s.check(s.flows())
 }

@@ -339,7 +339,7 @@ func TestBadCommands(t *testing.T) {
 		})
 	}
 	l := up(t, lab.Options{Nodes: 1, PodsPerNode: 1})
-	if o := twillctl(t, "lab", "pods", "--name", l.Name(), "-o", "yaml"); o.code != 1 || !strings.Contains(o.stderr, "json") {
+	if o := twillctl(t, "lab", "pods", "--name", l.Name(), "-o", "xml"); o.code != 1 || !strings.Contains(o.stderr, "json") {
 		t.Errorf("an output format nobody knows: %+v", o)
 	}
 }
