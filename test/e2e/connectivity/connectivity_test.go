@@ -285,7 +285,7 @@ func notRun(t *testing.T, l *lab.Lab) {
 		{[]string{}, "--lab: which lab"},
 		{[]string{"--lab", l.Name(), "--nodes", "node9"}, `node "node9": not found`},
 		{[]string{"--lab", l.Name(), "--outside", "example.com"}, `--outside "example.com"`},
-		{[]string{"--lab", l.Name(), "-o", "yaml"}, `--output "yaml"`},
+		{[]string{"--lab", l.Name(), "-o", "xml"}, `--output "xml"`},
 		{[]string{"--lab", l.Name(), "--wait", "0s"}, "--wait 0s"},
 		{[]string{"--no-such-flag"}, "no-such-flag"},
 		{[]string{"tset"}, "tset"},
