@@ -111,7 +111,7 @@ func (i *Inspector) Held(ctx context.Context, name string) (*api.NodeHeld, error
 		held.Why = "it is this node itself"
 		return held, nil
 	}
-	want := of(wanted.Fragments, entry.Subnets)
+	want := of(wanted, entry.Subnets)
 	have, err := i.read(ctx, wanted.Links)
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel: %w", err)

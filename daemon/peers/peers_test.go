@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -111,6 +112,43 @@ func TestHeld(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A router may announce no more than the network of the cluster, or that it leads everywhere.
+func TestHeldByAWiderRoute(t *testing.T) {
+	dual := store.Subnets{IPv4: there.IPv4, IPv6: netip.MustParsePrefix("fd00:2::/64")}
+	way := func(dst string, kind kernel.RouteType) *kernel.Fragment {
+		return &kernel.Fragment{Routes: []kernel.Route{{Dst: netip.MustParsePrefix(dst), Type: kind, NextHops: []kernel.NextHop{{Gateway: netip.MustParseAddr("192.0.2.254"), Link: "eth0"}}}}}
+	}
+	everywhere, cluster, narrow := way("0.0.0.0/0", kernel.Unicast), way("10.244.0.0/16", kernel.Unicast), way("10.244.2.0/24", kernel.Unicast)
+	beside, all6 := way("10.245.0.0/16", kernel.Unicast), way("fd00::/16", kernel.Unicast)
+	for _, tt := range []struct {
+		name      string
+		subnets   store.Subnets
+		fragments []*kernel.Fragment
+		want      []*kernel.Fragment
+	}{
+		{"default", there, []*kernel.Fragment{everywhere, beside}, []*kernel.Fragment{everywhere}},
+		{"the longest", there, []*kernel.Fragment{everywhere, cluster, beside}, []*kernel.Fragment{cluster}},
+		{"its own", there, []*kernel.Fragment{everywhere, cluster, narrow}, []*kernel.Fragment{narrow}},
+		{"a dead end", there, []*kernel.Fragment{way("10.244.0.0/16", kernel.Unreachable), beside}, nil},
+		{"each family", dual, []*kernel.Fragment{cluster, narrow, all6}, []*kernel.Fragment{narrow, all6}},
+		{"neither", dual, []*kernel.Fragment{beside}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := wanted()
+			w.Fragments = tt.fragments
+			i := inspector(fakeKernel{Fragment: *cluster}, w)
+			i.opts.Datastore = fakeStore{[]store.NodeEntry{entry("node2", tt.subnets, "192.0.2.2")}}
+			if got := of(w, tt.subnets); !slices.Equal(got, tt.want) {
+				t.Errorf("%+v", got)
+			}
+			held, err := i.Held(t.Context(), "node2")
+			if err != nil || (held.Why == "") != (tt.want != nil) || held.Good() != (tt.name == "the longest") {
+				t.Errorf("%v: %+v", err, held)
+			}
+		})
 	}
 }
 
