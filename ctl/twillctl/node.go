@@ -193,6 +193,9 @@ func showHeld(ctx context.Context, w io.Writer, views []viewpoint, name, output 
 		}
 		n := &answers[i].Node
 		n.Name, n.Zone = cmp.Or(n.Name, known.Name), cmp.Or(n.Zone, known.Zone)
+		if n.Created.IsZero() {
+			n.Created = known.Created
+		}
 		all[i].NodeHeld = &answers[i]
 		if !answers[i].Good() {
 			verdict = errFailed
