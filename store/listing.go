@@ -23,5 +23,14 @@ type NodeEntry struct {
 // NodeLister is a datastore that can be asked for its nodes. Unlike Watch it reads them at that moment.
 type NodeLister interface {
 	// ListNodes returns the nodes, sorted by Subnets.Compare, then by name. It does not retry.
-	ListNodes(ctx context.Context) ([]NodeEntry, error)
+	ListNodes(ctx context.Context, what NodeDetail) ([]NodeEntry, error)
 }
+
+// NodeDetail is what is asked of nodes.
+type NodeDetail int
+
+// The details. Each has what the one before has.
+const (
+	WithNames    NodeDetail = iota // all but NodeEntry.Expires
+	WithExpiries                   // which in etcd costs a request a node
+)

@@ -58,19 +58,21 @@ func (f *viewpoints) ask(ctx context.Context, of func(context.Context, viewpoint
 	return slices.Concat(answers...)
 }
 
-// nodeNames are the names of the cluster's nodes, as those that are asked know them.
+// nodeNames are the names of the cluster's nodes, as the first of those to be asked that answers knows them.
 func (f *viewpoints) nodeNames(ctx context.Context) []string {
-	return f.ask(ctx, func(ctx context.Context, v viewpoint) []string {
-		listing, err := v.client.Nodes(ctx)
-		if err != nil {
-			return nil
-		}
-		all := []string{v.node}
-		for _, n := range listing.Nodes {
-			all = append(all, n.Name)
-		}
-		return all
-	})
+	views, err := f.open(ctx)
+	if err != nil {
+		return nil
+	}
+	var all []string
+	for _, v := range views {
+		all = append(all, v.node)
+	}
+	listing, _ := firstListing(ctx, views, store.WithNames)
+	for _, n := range listing.Nodes {
+		all = append(all, n.Name)
+	}
+	return all
 }
 
 // podNames are the pods of the nodes that are asked, as NAMESPACE/NAME.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/twill-cni/twill/daemon/api"
+	"github.com/twill-cni/twill/store"
 )
 
 func newNode(to streams) *cobra.Command {
@@ -47,7 +49,7 @@ when a node does not answer, or does not hold what it should.`,
 			if len(args) == 1 {
 				return showHeld(cmd.Context(), to.out, views, args[0], output)
 			}
-			listing, err := listNodes(cmd.Context(), views)
+			listing, err := listNodes(cmd.Context(), views, store.WithExpiries)
 			if err != nil {
 				return err
 			}
@@ -60,19 +62,27 @@ when a node does not answer, or does not hold what it should.`,
 }
 
 // listNodes asks the first node that answers, and the others for their names where the datastore does not tell them.
-func listNodes(ctx context.Context, views []viewpoint) (api.NodeListing, error) {
+func listNodes(ctx context.Context, views []viewpoint, what store.NodeDetail) (api.NodeListing, error) {
+	listing, err := firstListing(ctx, views, what)
+	if err != nil {
+		return api.NodeListing{}, err
+	}
+	if len(views) > 1 && hasUnnamed(listing.Nodes) {
+		nameThem(ctx, views, listing.Nodes)
+	}
+	slices.SortStableFunc(listing.Nodes, byName)
+	return listing, nil
+}
+
+// firstListing is what the first node says that answers.
+func firstListing(ctx context.Context, views []viewpoint, what store.NodeDetail) (api.NodeListing, error) {
 	var errs []error
 	for _, v := range views {
-		listing, err := askNodes(ctx, v)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", v, err))
-			continue
+		listing, err := askNodes(ctx, v, what)
+		if err == nil {
+			return listing, nil
 		}
-		if len(views) > 1 && hasUnnamed(listing.Nodes) {
-			nameThem(ctx, views, listing.Nodes)
-		}
-		slices.SortStableFunc(listing.Nodes, byName)
-		return listing, nil
+		errs = append(errs, fmt.Errorf("%s: %w", v, err))
 	}
 	return api.NodeListing{}, errors.Join(errs...)
 }
@@ -85,10 +95,10 @@ func byName(a, b api.ClusterNode) int {
 	return strings.Compare(a.Name, b.Name)
 }
 
-func askNodes(ctx context.Context, v viewpoint) (api.NodeListing, error) {
+func askNodes(ctx context.Context, v viewpoint, what store.NodeDetail) (api.NodeListing, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return v.client.Nodes(ctx)
+	return v.client.Nodes(ctx, what)
 }
 
 func hasUnnamed(nodes []api.ClusterNode) bool {
@@ -168,6 +178,10 @@ type heldBy struct {
 }
 
 func showHeld(ctx context.Context, w io.Writer, views []viewpoint, name, output string) error {
+	known := lookUp(ctx, views, name)
+	if len(known.Subnets) > 0 {
+		name = known.Subnets[0].String() // which every node knows by heart; for a name each may have to ask the datastore
+	}
 	answers, errs := askAll(ctx, views, func(ctx context.Context, v viewpoint) (api.NodeHeld, error) { return v.client.Held(ctx, name) })
 	all := make([]heldBy, len(views))
 	var verdict error
@@ -177,12 +191,34 @@ func showHeld(ctx context.Context, w io.Writer, views []viewpoint, name, output 
 			all[i].Error, verdict = errs[i].Error(), errFailed
 			continue
 		}
+		n := &answers[i].Node
+		n.Name, n.Zone = cmp.Or(n.Name, known.Name), cmp.Or(n.Zone, known.Zone)
+		if n.Created.IsZero() {
+			n.Created = known.Created
+		}
 		all[i].NodeHeld = &answers[i]
 		if !answers[i].Good() {
 			verdict = errFailed
 		}
 	}
 	return errors.Join(printAs(w, output, all, func() error { return printHeld(w, all, time.Now()) }), verdict)
+}
+
+// lookUp looks a node up where many are to be asked for it; none: they have to find it themselves.
+func lookUp(ctx context.Context, views []viewpoint, name string) api.ClusterNode {
+	if len(views) < 2 {
+		return api.ClusterNode{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	listing, err := listNodes(ctx, views, store.WithNames)
+	if err != nil {
+		return api.ClusterNode{} // whatever it is, the nodes will say so
+	}
+	if at := slices.IndexFunc(listing.Nodes, func(n api.ClusterNode) bool { return n.Is(name) }); at >= 0 {
+		return listing.Nodes[at]
+	}
+	return api.ClusterNode{}
 }
 
 func printHeld(w io.Writer, all []heldBy, now time.Time) error {

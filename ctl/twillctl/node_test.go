@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/twill-cni/twill/bgp"
 	"github.com/twill-cni/twill/daemon/api"
 	"github.com/twill-cni/twill/daemon/daemontest"
+	"github.com/twill-cni/twill/store"
 )
 
 // fakeNodes answers with what it has.
@@ -20,7 +23,7 @@ type fakeNodes struct {
 	held  api.NodeHeld
 }
 
-func (f fakeNodes) List(context.Context) (*api.NodeListing, error) {
+func (f fakeNodes) List(context.Context, store.NodeDetail) (*api.NodeListing, error) {
 	if f.nodes == nil {
 		return nil, errors.New("etcd is away")
 	}
@@ -73,5 +76,49 @@ func TestNodeCommand(t *testing.T) {
 				answer{stdout: []string{"node-b\n:4"}, stderr: "Completion ended"}.check(t, "__complete", "node", "--run-dir", runDir, "node-")
 			}
 		})
+	}
+}
+
+// askedNodes has one node, and keeps what it is asked.
+type askedNodes struct {
+	fakeNodes
+	asked chan string
+}
+
+func (f askedNodes) List(ctx context.Context, what store.NodeDetail) (*api.NodeListing, error) {
+	f.asked <- fmt.Sprint("list ", what)
+	return f.fakeNodes.List(ctx, what)
+}
+
+func (f askedNodes) Held(_ context.Context, name string) (*api.NodeHeld, error) {
+	f.asked <- "held " + name
+	return &f.held, nil
+}
+
+// Of many nodes one is asked who a node is; the others are asked for its subnet.
+func TestManyNodesAreAskedBySubnet(t *testing.T) {
+	subnet := netip.MustParsePrefix("10.244.2.0/24")
+	var views []viewpoint
+	asked := make(chan string, 16)
+	for _, name := range []string{"node-a", "node-b"} {
+		runDir := t.TempDir()
+		nodes := askedNodes{fakeNodes{nodes: []api.ClusterNode{{Name: "node-b", Subnets: []netip.Prefix{subnet}, Zone: "z1"}}, held: api.NodeHeld{Node: api.ClusterNode{Subnets: []netip.Prefix{subnet}}}}, asked}
+		server, err := api.Listen(runDir, api.About{Nodes: nodes}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		daemontest.Start(t, server.Run)
+		views = append(views, viewpoint{node: name, client: api.NewClient(runDir)})
+	}
+	var out strings.Builder
+	if err := showHeld(t.Context(), &out, views, "node-b", ""); err != nil || !strings.Contains(out.String(), "node-b   10.244.2.0/24") || !strings.Contains(out.String(), "z1") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	var got []string
+	for len(asked) > 0 {
+		got = append(got, <-asked)
+	}
+	if want := []string{"list 0", "held 10.244.2.0/24", "held 10.244.2.0/24"}; !slices.Equal(got, want) {
+		t.Errorf("asked %q, want %q", got, want)
 	}
 }

@@ -110,7 +110,7 @@ func dumpParts(ctx context.Context, nodes []dumpedNode) []sysdump.Part {
 			err := lookAround(ctx, views).print(&text, "wide")
 			return text.Bytes(), err
 		}},
-		{Name: "nodes.json", By: byDaemon, Take: sysdump.JSON(func(ctx context.Context) (api.NodeListing, error) { return listNodes(ctx, views) })},
+		{Name: "nodes.json", By: byDaemon, Take: sysdump.JSON(func(ctx context.Context) (api.NodeListing, error) { return listNodes(ctx, views, store.WithExpiries) })},
 		{Name: "ipam-check.json", By: byDaemon, Take: sysdump.JSON(func(ctx context.Context) (any, error) {
 			reports, err := askAddresses(ctx, views)
 			if len(reports) == 0 && err != nil {

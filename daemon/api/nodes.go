@@ -5,15 +5,17 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/twill-cni/twill/bgp"
+	"github.com/twill-cni/twill/store"
 )
 
 // Nodes is what is asked about the nodes of the cluster; *peers.Inspector is the real one.
 type Nodes interface {
 	// List returns the nodes as the datastore has them at this moment.
-	List(ctx context.Context) (*NodeListing, error)
+	List(ctx context.Context, what store.NodeDetail) (*NodeListing, error)
 	// Held says what this node's kernel holds for another one, which is named by its name, or by one of its subnets or addresses.
 	Held(ctx context.Context, name string) (*NodeHeld, error)
 }
@@ -39,6 +41,16 @@ type ClusterNode struct {
 	Created   time.Time      `json:"created,omitzero"`
 	Zone      string         `json:"zone,omitempty"`
 	Error     string         `json:"error,omitempty"` // why its record cannot be used
+}
+
+// Is reports whether a person who says text means the node.
+func (n ClusterNode) Is(text string) bool {
+	if text == "" {
+		return false
+	}
+	return n.Name == text ||
+		slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool { return p.String() == text }) ||
+		slices.ContainsFunc(n.Addresses, func(a netip.Addr) bool { return a.String() == text })
 }
 
 // NodeHeld is what one node's kernel holds for another.
@@ -79,12 +91,18 @@ const (
 	HeldStray   HeldVerdict = "unexpected"
 )
 
+const namesOnly = "names" // the detail that spares the datastore the question of when leases expire
+
 func (a About) handleNodes(mux *http.ServeMux) {
 	if a.Nodes == nil {
 		return
 	}
 	mux.HandleFunc("GET /nodes", func(w http.ResponseWriter, r *http.Request) {
-		listing, err := a.Nodes.List(r.Context())
+		what := store.WithExpiries
+		if r.URL.Query().Get("detail") == namesOnly {
+			what = store.WithNames
+		}
+		listing, err := a.Nodes.List(r.Context(), what)
 		Answer(w, listing, err)
 	})
 	mux.HandleFunc("GET /nodes/held", func(w http.ResponseWriter, r *http.Request) {
@@ -94,8 +112,12 @@ func (a About) handleNodes(mux *http.ServeMux) {
 }
 
 // Nodes returns the nodes as the daemon's datastore has them.
-func (c *Client) Nodes(ctx context.Context) (NodeListing, error) {
-	return get[NodeListing](ctx, c, "/nodes", nil)
+func (c *Client) Nodes(ctx context.Context, what store.NodeDetail) (NodeListing, error) {
+	var query url.Values
+	if what == store.WithNames {
+		query = url.Values{"detail": {namesOnly}}
+	}
+	return get[NodeListing](ctx, c, "/nodes", query)
 }
 
 // Held returns what the kernel of the daemon's node holds for another node; see Nodes.Held.

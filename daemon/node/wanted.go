@@ -18,14 +18,7 @@ type Wanted struct {
 
 // Reached returns how many other nodes there is a way to: to all subnets of each, be it by a route to more than that.
 func (w *Wanted) Reached() int {
-	ways := map[netip.Prefix]bool{}
-	for _, f := range w.Fragments {
-		for i := range f.Routes {
-			if f.Routes[i].Type == kernel.Unicast {
-				ways[f.Routes[i].Dst] = true
-			}
-		}
-	}
+	ways := w.ways()
 	n := 0
 	for _, l := range w.Leases {
 		s := l.Subnets()
@@ -36,17 +29,35 @@ func (w *Wanted) Reached() int {
 	return n
 }
 
-// leads reports whether there is a way to the subnet, as there is to none at all.
-func leads(ways map[netip.Prefix]bool, subnet netip.Prefix) bool {
-	if !subnet.IsValid() {
-		return true
-	}
-	for bits := subnet.Bits(); bits >= 0; bits-- {
-		if wider, err := subnet.Addr().Prefix(bits); err == nil && ways[wider] {
-			return true
+// Way returns the longest destination of a route by which the whole subnet is reached; false: there is none.
+func (w *Wanted) Way(subnet netip.Prefix) (netip.Prefix, bool) { return longest(w.ways(), subnet) }
+
+// ways are the destinations that packets are sent on to.
+func (w *Wanted) ways() map[netip.Prefix]bool {
+	ways := map[netip.Prefix]bool{}
+	for _, f := range w.Fragments {
+		for i := range f.Routes {
+			if f.Routes[i].Type == kernel.Unicast {
+				ways[f.Routes[i].Dst] = true
+			}
 		}
 	}
-	return false
+	return ways
+}
+
+// leads reports whether there is a way to the subnet, as there is to none at all.
+func leads(ways map[netip.Prefix]bool, subnet netip.Prefix) bool {
+	_, ok := longest(ways, subnet)
+	return ok || !subnet.IsValid()
+}
+
+func longest(ways map[netip.Prefix]bool, subnet netip.Prefix) (netip.Prefix, bool) {
+	for bits := subnet.Bits(); bits >= 0; bits-- {
+		if wider, err := subnet.Addr().Prefix(bits); err == nil && ways[wider] {
+			return wider, true
+		}
+	}
+	return netip.Prefix{}, false
 }
 
 // Wanted returns what the last sync was for; nil before the first. It may be called concurrently, and nothing of it is changed later.

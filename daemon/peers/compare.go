@@ -7,19 +7,38 @@ import (
 	"strings"
 
 	"github.com/twill-cni/twill/daemon/api"
+	"github.com/twill-cni/twill/daemon/node"
 	"github.com/twill-cni/twill/kernel"
 	"github.com/twill-cni/twill/store"
 )
 
-// of returns the fragments that lead to one of the subnets, or to a part of one.
-func of(fragments []*kernel.Fragment, subnets store.Subnets) []*kernel.Fragment {
+// of returns the fragments that lead to one of the subnets, or to a part of one. Where none does, those that lead to the least of what has all of the
+// subnet in it: a router may announce no more than the whole cluster's network.
+func of(wanted *node.Wanted, subnets store.Subnets) []*kernel.Fragment {
+	var lead []netip.Prefix
+	for _, subnet := range []netip.Prefix{subnets.IPv4, subnets.IPv6} {
+		if !subnet.IsValid() {
+			continue
+		}
+		if !slices.ContainsFunc(wanted.Fragments, leadsInto(subnet)) {
+			if way, ok := wanted.Way(subnet); ok {
+				lead = append(lead, way)
+			}
+		}
+	}
 	var found []*kernel.Fragment
-	for _, f := range fragments {
-		if slices.ContainsFunc(f.Routes, func(r kernel.Route) bool { return leads(r, subnets) }) {
+	for _, f := range wanted.Fragments {
+		if slices.ContainsFunc(f.Routes, func(r kernel.Route) bool { return leads(r, subnets) || slices.Contains(lead, r.Dst) }) {
 			found = append(found, f)
 		}
 	}
 	return found
+}
+
+func leadsInto(subnet netip.Prefix) func(*kernel.Fragment) bool {
+	return func(f *kernel.Fragment) bool {
+		return slices.ContainsFunc(f.Routes, func(r kernel.Route) bool { return within(r.Dst, subnet) })
+	}
 }
 
 func leads(r kernel.Route, subnets store.Subnets) bool {

@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -42,8 +43,8 @@ var _ api.Nodes = (*Inspector)(nil)
 func New(opts Options) *Inspector { return &Inspector{opts} }
 
 // List implements api.Nodes.
-func (i *Inspector) List(ctx context.Context) (*api.NodeListing, error) {
-	entries, err := i.opts.Datastore.ListNodes(ctx)
+func (i *Inspector) List(ctx context.Context, what store.NodeDetail) (*api.NodeListing, error) {
+	entries, err := i.opts.Datastore.ListNodes(ctx, what)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func (i *Inspector) clusterNode(e store.NodeEntry) api.ClusterNode {
 		}
 	}
 	if data, err := bgp.DecodeLease(l); err == nil {
-		n.AS, n.RouterID = data.AS, data.RouterID
+		n.AS, n.RouterID, n.Name = data.AS, data.RouterID, cmp.Or(n.Name, data.Node)
 	} else if l.BackendType == bgp.BackendType && n.Error == "" {
 		n.Error = err.Error()
 	}
@@ -93,25 +94,20 @@ func (i *Inspector) clusterNode(e store.NodeEntry) api.ClusterNode {
 
 // Held implements api.Nodes.
 func (i *Inspector) Held(ctx context.Context, name string) (*api.NodeHeld, error) {
-	entries, err := i.opts.Datastore.ListNodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	at := slices.IndexFunc(entries, func(e store.NodeEntry) bool { return names(name, i.clusterNode(e)) })
-	if at < 0 {
-		return nil, fmt.Errorf("no node of the datastore is %q: say its name, subnet or address, as `twillctl node` lists them", name)
-	}
-	entry := entries[at]
-	held := &api.NodeHeld{Node: i.clusterNode(entry), Objects: []api.HeldObject{}}
 	wanted := i.opts.Wanted()
 	if wanted == nil {
 		return nil, errors.New("twilld has not synced yet: ask again in a moment")
 	}
+	entry, err := i.find(ctx, wanted, name)
+	if err != nil {
+		return nil, err
+	}
+	held := &api.NodeHeld{Node: i.clusterNode(entry), Objects: []api.HeldObject{}}
 	if held.Node.Self {
 		held.Why = "it is this node itself"
 		return held, nil
 	}
-	want := of(wanted.Fragments, entry.Subnets)
+	want := of(wanted, entry.Subnets)
 	have, err := i.read(ctx, wanted.Links)
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel: %w", err)
@@ -126,14 +122,23 @@ func (i *Inspector) Held(ctx context.Context, name string) (*api.NodeHeld, error
 	return held, nil
 }
 
-// names reports whether a person means the node by text.
-func names(text string, n api.ClusterNode) bool {
-	if text == "" {
-		return false
+// find returns the node that a person means. The leases that the last sync was for are at hand; the datastore, which has more names, is asked only if
+// these do not tell: with many nodes, each of which is asked, it would have much to answer.
+func (i *Inspector) find(ctx context.Context, wanted *node.Wanted, name string) (store.NodeEntry, error) {
+	means := func(e store.NodeEntry) bool { return i.clusterNode(e).Is(name) }
+	for _, l := range append(slices.Clip(wanted.Leases), wanted.Self) {
+		if e := (store.NodeEntry{Subnets: l.Subnets(), Lease: l}); means(e) {
+			return e, nil
+		}
 	}
-	return n.Name == text ||
-		slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool { return p.String() == text }) ||
-		slices.ContainsFunc(n.Addresses, func(a netip.Addr) bool { return a.String() == text })
+	entries, err := i.opts.Datastore.ListNodes(ctx, store.WithNames)
+	if err != nil {
+		return store.NodeEntry{}, err
+	}
+	if at := slices.IndexFunc(entries, means); at >= 0 {
+		return entries[at], nil
+	}
+	return store.NodeEntry{}, fmt.Errorf("no node of the datastore is %q: say its name, subnet or address, as `twillctl node` lists them", name)
 }
 
 // read reads what is on the links, and the routes that are Twill's. The handle is one of its own: the loop's is not kept waiting.

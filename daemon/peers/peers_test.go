@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,7 +46,9 @@ func (k fakeKernel) Routes(context.Context, []string) ([]kernel.Route, error) {
 
 type fakeStore struct{ entries []store.NodeEntry }
 
-func (s fakeStore) ListNodes(context.Context) ([]store.NodeEntry, error) { return s.entries, nil }
+func (s fakeStore) ListNodes(context.Context, store.NodeDetail) ([]store.NodeEntry, error) {
+	return s.entries, nil
+}
 
 type fakeBGP struct {
 	api.BGP
@@ -114,6 +117,43 @@ func TestHeld(t *testing.T) {
 	}
 }
 
+// A router may announce no more than the network of the cluster, or that it leads everywhere.
+func TestHeldByAWiderRoute(t *testing.T) {
+	dual := store.Subnets{IPv4: there.IPv4, IPv6: netip.MustParsePrefix("fd00:2::/64")}
+	way := func(dst string, kind kernel.RouteType) *kernel.Fragment {
+		return &kernel.Fragment{Routes: []kernel.Route{{Dst: netip.MustParsePrefix(dst), Type: kind, NextHops: []kernel.NextHop{{Gateway: netip.MustParseAddr("192.0.2.254"), Link: "eth0"}}}}}
+	}
+	everywhere, cluster, narrow := way("0.0.0.0/0", kernel.Unicast), way("10.244.0.0/16", kernel.Unicast), way("10.244.2.0/24", kernel.Unicast)
+	beside, all6 := way("10.245.0.0/16", kernel.Unicast), way("fd00::/16", kernel.Unicast)
+	for _, tt := range []struct {
+		name      string
+		subnets   store.Subnets
+		fragments []*kernel.Fragment
+		want      []*kernel.Fragment
+	}{
+		{"default", there, []*kernel.Fragment{everywhere, beside}, []*kernel.Fragment{everywhere}},
+		{"the longest", there, []*kernel.Fragment{everywhere, cluster, beside}, []*kernel.Fragment{cluster}},
+		{"its own", there, []*kernel.Fragment{everywhere, cluster, narrow}, []*kernel.Fragment{narrow}},
+		{"a dead end", there, []*kernel.Fragment{way("10.244.0.0/16", kernel.Unreachable), beside}, nil},
+		{"each family", dual, []*kernel.Fragment{cluster, narrow, all6}, []*kernel.Fragment{narrow, all6}},
+		{"neither", dual, []*kernel.Fragment{beside}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := wanted()
+			w.Fragments = tt.fragments
+			i := inspector(fakeKernel{Fragment: *cluster}, w)
+			i.opts.Datastore = fakeStore{[]store.NodeEntry{entry("node2", tt.subnets, "192.0.2.2")}}
+			if got := of(w, tt.subnets); !slices.Equal(got, tt.want) {
+				t.Errorf("%+v", got)
+			}
+			held, err := i.Held(t.Context(), "node2")
+			if err != nil || (held.Why == "") != (tt.want != nil) || held.Good() != (tt.name == "the longest") {
+				t.Errorf("%v: %+v", err, held)
+			}
+		})
+	}
+}
+
 func TestWhyNothingIsHeld(t *testing.T) {
 	none := wanted()
 	none.Fragments = nil
@@ -147,6 +187,42 @@ func TestWhyNothingIsHeld(t *testing.T) {
 	}
 }
 
+// countingStore counts what it is asked.
+type countingStore struct {
+	fakeStore
+	asked []store.NodeDetail
+}
+
+func (s *countingStore) ListNodes(ctx context.Context, what store.NodeDetail) ([]store.NodeEntry, error) {
+	s.asked = append(s.asked, what)
+	return s.fakeStore.ListNodes(ctx, what)
+}
+
+// When all nodes are asked for one, the datastore is not asked by all of them for all of them.
+func TestHeldAsksTheDatastoreForNamesOnly(t *testing.T) {
+	vxlan, routed := entry("node2", there, "192.0.2.2"), entry("", store.Subnets{IPv4: netip.MustParsePrefix("10.244.4.0/24")}, "192.0.2.4")
+	routed.Lease.BackendType, routed.Lease.BackendData = bgp.BackendType, json.RawMessage(`{"AS":65001,"Node":"node4","RouterID":"192.0.2.4"}`)
+	for _, tt := range []struct {
+		name string
+		want []store.NodeDetail
+	}{
+		{"node1", nil}, {"10.244.1.0/24", nil}, {"10.244.2.0/24", nil}, {"192.0.2.2", nil}, {"node4", nil}, {"10.244.4.0/24", nil},
+		{"node2", []store.NodeDetail{store.WithNames}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := wanted()
+			w.Leases = []*store.Lease{w.Self, vxlan.Lease, routed.Lease}
+			i := inspector(fakeKernel{Fragment: whole}, w)
+			asked := &countingStore{fakeStore: fakeStore{[]store.NodeEntry{vxlan}}}
+			i.opts.Datastore = asked
+			held, err := i.Held(t.Context(), tt.name)
+			if err != nil || !held.Node.Is(tt.name) || !slices.Equal(asked.asked, tt.want) {
+				t.Errorf("%v: asked %v: %+v", err, asked.asked, held)
+			}
+		})
+	}
+}
+
 func TestList(t *testing.T) {
 	i := inspector(fakeKernel{}, wanted())
 	broken := store.NodeEntry{Name: "node3", Subnets: store.Subnets{IPv4: netip.MustParsePrefix("10.244.3.0/24")}, Err: errors.New("no JSON")}
@@ -156,7 +232,7 @@ func TestList(t *testing.T) {
 	i.opts.BGP = func() api.BGP {
 		return fakeBGP{sessions: []bgp.SessionState{{Name: "node node4", Address: netip.MustParseAddr("192.0.2.4")}, {Name: "tor", Address: netip.MustParseAddr("192.0.2.254")}}}
 	}
-	listing, err := i.List(t.Context())
+	listing, err := i.List(t.Context(), store.WithExpiries)
 	if err != nil || len(listing.Nodes) != 4 {
 		t.Fatalf("%v: %+v", err, listing)
 	}

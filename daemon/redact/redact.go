@@ -15,11 +15,7 @@ const Hidden = "(hidden)"
 // MaxSize is the size in bytes above which Document refuses a document.
 const MaxSize = 1 << 20
 
-var (
-	secretWords = []string{"password", "passwd", "passphrase", "secret", "token", "credential", "auth", "psk", "certificate-data", "authority-data", "bearer", "cookie"}
-	placeWords  = []string{"file", "path", "dir", "name"} // a key that ends so says where a secret is, not what
-	userinfo    = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^/@\s"']*(?:/[^/@\s"']*)*@`)
-)
+var userinfo = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^/@\s"']*(?:/[^/@\s"']*)*@`)
 
 // Document returns a YAML or JSON document as YAML without secrets. The error, which quotes nothing of it, says that it cannot be parsed.
 func Document(data []byte) (string, error) {
@@ -39,10 +35,11 @@ func value(v any) any {
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for key, inner := range v {
-			if isSecret(key) && inner != nil && inner != "" {
+			shown := Text(key)
+			if (isSecret(key) || isSecret(shown)) && inner != nil && inner != "" { // Text may have taken the word that made it a place
 				inner = Hidden
 			}
-			out[Text(key)] = value(inner)
+			out[shown] = value(inner)
 		}
 		return out
 	case []any:
@@ -55,25 +52,6 @@ func value(v any) any {
 		return Text(v)
 	}
 	return v
-}
-
-// isSecret reports whether a key's value is to be hidden. Rather one too many: nobody misses the value of an unknown key that has such a name.
-func isSecret(key string) bool {
-	key = strings.ToLower(key)
-	for _, word := range placeWords {
-		if strings.HasSuffix(key, word) {
-			return false
-		}
-	}
-	if key == "key" || strings.HasSuffix(key, "_key") || strings.HasSuffix(key, "-key") || strings.HasSuffix(key, "privatekey") || strings.HasSuffix(key, "key-data") {
-		return true
-	}
-	for _, word := range secretWords {
-		if strings.Contains(key, word) {
-			return true
-		}
-	}
-	return false
 }
 
 // Text returns a text without the user names and passwords of URLs; one with a PEM block is hidden as a whole.

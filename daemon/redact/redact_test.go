@@ -35,6 +35,26 @@ func TestDocument(t *testing.T) {
 	}
 }
 
+func TestKeys(t *testing.T) {
+	hidden := []string{"apiKey", "accessKey", "clientKey", "sharedKey", "encryptionKey", "keyData", "pass", "pwd", "authProfile", "authprofile",
+		"key", "api_key", "api-key", "api.key", "APIKey", "apiKEY", "apikey", "API_KEY", "key1", "s3key", "apiKey2", "keys", "keydata", "privatekey", "privateKeyPEM",
+		"dbPass", "userpass", "PWD", "my_pwd", "passPhrase", "passWord", "password2", "toKen", "OAuth", "k8s_auth_token", "psk", "client-key-data", "clientKeyData",
+		"certificateData", "certificate-authority-data", "etcd-password", "TWILLD_ETCD_PASSWORD", "fileKey", "nameToken", "secretProfile", "cookies"}
+	shown := []string{"keyFile", "keyfile", "etcd-keyfile", "etcd-certfile", "etcd-cafile", "TWILLD_ETCD_KEYFILE", "passwordFile", "passwordfile", "password_file_2", "tokenPath",
+		"secretName", "credentialsDir", "keyFilename", "authKeyPath", "profile", "etcd-username", "name", "path", "dataDir", "ifName", "nameservers", "asPath",
+		"keepalive", "passthrough", "etcd-prefix", "k8s_api_root", "", "1", "-"}
+	for _, key := range hidden {
+		if !isSecret(key) {
+			t.Errorf("%q is shown: %q", key, words(key))
+		}
+	}
+	for _, key := range shown {
+		if isSecret(key) {
+			t.Errorf("%q is hidden: %q", key, words(key))
+		}
+	}
+}
+
 func TestLines(t *testing.T) {
 	const log = "level=INFO msg=a\nmsg=\"etcd http://root:PLANTED@10.0.0.1 is away\"\nkey=-----BEGIN PRIVATE KEY----- PLANTED\nend"
 	const want = "level=INFO msg=a\nmsg=\"etcd http://(hidden)@10.0.0.1 is away\"\n(hidden)\nend\n"
@@ -68,6 +88,7 @@ func TestFiles(t *testing.T) {
 func FuzzDocument(f *testing.F) {
 	f.Add([]byte("a: {password: b}"))
 	f.Add([]byte(`{"plugins":[{"k8s_auth_token":"x"}]}`))
+	f.Add([]byte(`"key://file@": a`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		text, err := Document(data)
 		if err != nil {

@@ -205,12 +205,12 @@ func (s *Store) get(ctx context.Context, key string) (*mvccpb.KeyValue, int64, e
 }
 
 // scan visits all keys below a prefix as they were at one revision, which it returns; name is the rest of the key. It reads them in pages, so
-// that only a page is in memory at a time.
-func (s *Store) scan(ctx context.Context, prefix string, visit func(name string, kv *mvccpb.KeyValue)) (int64, error) {
+// that only a page is in memory at a time. The options are for each page's request.
+func (s *Store) scan(ctx context.Context, prefix string, visit func(name string, kv *mvccpb.KeyValue), opts ...clientv3.OpOption) (int64, error) {
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	var revision int64
 	for {
-		page, err := s.read(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(revision))
+		page, err := s.read(ctx, from, append([]clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(revision)}, opts...)...)
 		if err != nil {
 			return 0, fmt.Errorf("list %s: %w", prefix, err)
 		}

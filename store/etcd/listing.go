@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -26,7 +27,7 @@ var _ store.NodeLister = (*Store)(nil)
 
 // ListNodes implements store.NodeLister. A lease does not bear its node's name, unless the node routes with BGP; that of another one follows from the
 // pods that it has published.
-func (s *Store) ListNodes(ctx context.Context) ([]store.NodeEntry, error) {
+func (s *Store) ListNodes(ctx context.Context, what store.NodeDetail) ([]store.NodeEntry, error) {
 	var all []store.NodeEntry
 	var ids []clientv3.LeaseID
 	_, err := s.scan(ctx, s.leasePrefix(), func(name string, kv *mvccpb.KeyValue) {
@@ -42,8 +43,10 @@ func (s *Store) ListNodes(ctx context.Context) ([]store.NodeEntry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list nodes: %w", err)
 	}
-	if err := s.expiries(ctx, ids, all); err != nil {
-		return nil, fmt.Errorf("list nodes: %w", err)
+	if what == store.WithExpiries {
+		if err := s.expiries(ctx, ids, all); err != nil {
+			return nil, fmt.Errorf("list nodes: %w", err)
+		}
 	}
 	if err := s.nameByPods(ctx, all); err != nil {
 		return nil, fmt.Errorf("list nodes: %w", err)
@@ -108,41 +111,86 @@ func (s *Store) expiry(ctx context.Context, id clientv3.LeaseID) (expires time.T
 	return expires, nil
 }
 
-// nameByPods names nodes after one pod of each: pods are stored below their node's name and have addresses of its subnets. A request a node is made, each
-// for the first key behind all of the node before.
+// nameByPods names nodes after one pod of each: pods are stored below their node's name and have addresses of its subnets.
 func (s *Store) nameByPods(ctx context.Context, entries []store.NodeEntry) error {
 	prefix := s.registryPrefix() + podsFolder
-	end := clientv3.GetPrefixRangeEnd(prefix)
-	for from, n := prefix, 0; n < mostNamed; n++ {
-		page, err := s.read(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(1))
-		if err != nil {
-			return fmt.Errorf("list %s: %w", prefix, err)
+	var firsts []string // the key of each node's first pod
+	last := ""
+	revision, err := s.scan(ctx, prefix, func(name string, _ *mvccpb.KeyValue) {
+		if node, _, _ := strings.Cut(name, "/"); (node != last || len(firsts) == 0) && len(firsts) < mostNamed {
+			firsts, last = append(firsts, prefix+name), node
 		}
-		if len(page.Kvs) == 0 {
-			return nil
+	}, clientv3.WithKeysOnly())
+	if err != nil {
+		return err
+	}
+	holders := holdersOf(entries)
+	for keys := range slices.Chunk(firsts, maxTxn) {
+		if err := s.visit(ctx, keys, revision, func(kv *mvccpb.KeyValue) {
+			key, err := parsePodKey(strings.TrimPrefix(string(kv.Key), prefix))
+			if err != nil {
+				return
+			}
+			if pod, err := store.DecodePod(key, kv.Value); err == nil {
+				holders.name(pod)
+			}
+		}); err != nil {
+			return fmt.Errorf("read pods below %s: %w", prefix, err)
 		}
-		rest := strings.TrimPrefix(string(page.Kvs[0].Key), prefix)
-		node, _, _ := strings.Cut(rest, "/")
-		from = prefix + node + "0" // behind "/"
-		key, err := parsePodKey(rest)
-		if err != nil {
-			continue
-		}
-		pod, err := store.DecodePod(key, page.Kvs[0].Value)
-		if err != nil {
-			continue
-		}
-		nameHolder(entries, pod)
 	}
 	return nil
 }
 
-func nameHolder(entries []store.NodeEntry, pod *store.Pod) {
+// visit reads up to maxTxn records, as they were at a revision, with one request.
+func (s *Store) visit(ctx context.Context, keys []string, revision int64, visit func(kv *mvccpb.KeyValue)) error {
+	var ops []clientv3.Op
+	for _, key := range keys {
+		ops = append(ops, clientv3.OpGet(key, clientv3.WithRev(revision)))
+	}
+	return s.do(ctx, func(ctx context.Context, cli *clientv3.Client) (int64, error) {
+		answer, err := cli.Txn(ctx).Then(ops...).Commit()
+		if err != nil {
+			return 0, err
+		}
+		for _, r := range answer.Responses {
+			for _, kv := range r.GetResponseRange().GetKvs() {
+				visit(kv)
+			}
+		}
+		return answer.Header.Revision, nil
+	})
+}
+
+// holders are the nodes without a name, by subnet.
+type holders struct {
+	by   map[netip.Prefix][]*store.NodeEntry
+	bits map[int]bool // lengths of the subnets
+}
+
+func holdersOf(entries []store.NodeEntry) holders {
+	h := holders{map[netip.Prefix][]*store.NodeEntry{}, map[int]bool{}}
 	for i := range entries {
-		e := &entries[i]
-		for _, a := range pod.Addrs {
-			if e.Name == "" && (e.Subnets.IPv4.IsValid() && e.Subnets.IPv4.Contains(a) || e.Subnets.IPv6.IsValid() && e.Subnets.IPv6.Contains(a)) {
-				e.Name = pod.Node
+		for _, p := range []netip.Prefix{entries[i].Subnets.IPv4, entries[i].Subnets.IPv6} {
+			if p.IsValid() && entries[i].Name == "" {
+				h.by[p], h.bits[p.Bits()] = append(h.by[p], &entries[i]), true
+			}
+		}
+	}
+	return h
+}
+
+// name names those who have an address of the pod.
+func (h holders) name(pod *store.Pod) {
+	for _, a := range pod.Addrs {
+		for bits := range h.bits {
+			p, err := a.Prefix(bits)
+			if err != nil {
+				continue // more bits than the family has
+			}
+			for _, e := range h.by[p] {
+				if e.Name == "" {
+					e.Name = pod.Node
+				}
 			}
 		}
 	}

@@ -1,10 +1,15 @@
 package etcd
 
 import (
+	"context"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 
 	"github.com/twill-cni/twill/store"
 )
@@ -26,7 +31,7 @@ func TestListNodes(t *testing.T) {
 	h.put("nodes/node-1", `{"labels":{"`+store.ZoneLabel+`":"z1"}}`)
 	h.put("nodes/routed", `no JSON`)
 
-	all, err := h.open().ListNodes(t.Context())
+	all, err := h.open().ListNodes(t.Context(), store.WithExpiries)
 	if err != nil || len(all) != 5 {
 		t.Fatalf("%v: %+v", err, all)
 	}
@@ -48,7 +53,46 @@ func TestListNodes(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	h.cut()
-	if _, err := h.open().ListNodes(t.Context()); err == nil {
+	if _, err := h.open().ListNodes(t.Context(), store.WithExpiries); err == nil {
 		t.Error("no error while etcd is away")
+	}
+}
+
+// With many nodes, etcd is asked few times for their names, and for the leases' times only if these are wanted.
+func TestListNodesAsksSeldom(t *testing.T) {
+	const nodes = maxTxn + 72 // so that one request is not enough
+	var asked atomic.Int64
+	h := newHarness(t, func(h *harness) {
+		h.prepare = func(c *embed.Config) {
+			c.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainUnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+				asked.Add(1)
+				return next(ctx, req)
+			})}
+		}
+	})
+	granted, err := h.client.Grant(h.ctx(), 600)
+	h.must(err)
+	for n := range nodes {
+		h.put(fmt.Sprintf("subnets/10.6.%d.0-24", n), `{"PublicIP":"192.0.2.1","BackendType":"vxlan","BackendData":{}}`, clientv3.WithLease(granted.ID))
+		h.put(fmt.Sprintf("registry/pods/node-%d/ns/a", n), fmt.Sprintf(`{"addresses":["10.6.%d.2"],"ready":true}`, n))
+	}
+	s := h.open()
+	for _, tt := range []struct {
+		what        store.NodeDetail
+		least, most int64
+	}{{store.WithNames, 1, 20}, {store.WithExpiries, nodes, nodes + 20}} {
+		asked.Store(0)
+		all, err := s.ListNodes(t.Context(), tt.what)
+		if err != nil || len(all) != nodes {
+			t.Fatalf("%v: %d", err, len(all))
+		}
+		if n := asked.Load(); n < tt.least || n > tt.most {
+			t.Errorf("detail %d: %d requests", tt.what, n)
+		}
+		for _, e := range all {
+			if want := fmt.Sprintf("node-%d", e.Subnets.IPv4.Addr().As4()[2]); e.Name != want || e.Expires.IsZero() != (tt.what == store.WithNames) {
+				t.Errorf("%s is %q, expires %s", e.Subnets, e.Name, e.Expires)
+			}
+		}
 	}
 }

@@ -21,7 +21,7 @@ const (
 var _ store.NodeLister = (*Client)(nil)
 
 // ListNodes implements store.NodeLister. A Node that has not registered has no lease; that of one that has does not expire.
-func (c *Client) ListNodes(ctx context.Context) ([]store.NodeEntry, error) {
+func (c *Client) ListNodes(ctx context.Context, _ store.NodeDetail) ([]store.NodeEntry, error) {
 	var all []store.NodeEntry
 	options := metav1.ListOptions{Limit: listPage}
 	for {

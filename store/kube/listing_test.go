@@ -30,7 +30,7 @@ func TestListNodes(t *testing.T) {
 	must(t, err)
 	_, err = c.Register(t.Context(), network, store.Attributes{NodeName: "node-a", PublicIP: netip.MustParseAddr("192.0.2.1"), BackendType: "vxlan"}, nil)
 	must(t, err)
-	all, err := c.ListNodes(t.Context())
+	all, err := c.ListNodes(t.Context(), store.WithExpiries)
 	if err != nil || len(all) != 2 {
 		t.Fatalf("%v: %+v", err, all)
 	}
