@@ -80,7 +80,7 @@ func (i *Inspector) Verdict(ctx context.Context, flow policy.Flow) (*api.FlowVer
 		return nil, err
 	}
 	for _, direction := range []policy.Direction{policy.Egress, policy.Ingress} {
-		if err := i.walk(direction, judged, &v.Kernel); err != nil {
+		if err := i.walk(ctx, direction, judged, &v.Kernel); err != nil {
 			return nil, err
 		}
 	}
