@@ -4,7 +4,7 @@
 //	                         └─► /data/...: JSON ──► daemon/api's own answers, daemon/gauge, daemon/trace
 //
 // The guard lets through GET and HEAD to a name that nobody else can give the node (an IP address, or localhost: so no other site's name can be led here
-// by DNS rebinding), from no other site's page (Sec-Fetch-Site), 16 requests at a time of 10 seconds at most. Pages may not frame it, and what it
+// by DNS rebinding), from no other site's page (Sec-Fetch-Site), 16 requests at a time of 10 seconds at most, and one search or trace (queue). Pages may not frame it, and what it
 // loads comes from it alone (Content-Security-Policy, without inline script or style). Everything from outside is put into the page as text, never as markup.
 //
 // Somebody looks for a Service: /data/search?q=web lists the names of Services, which are asked of the proxy's Inspector and kept for some seconds, and pods, those of

@@ -11,6 +11,7 @@ import (
 
 const (
 	maxRequests    = 16 // at a time
+	maxQueue       = 8  // of these, that are costly
 	maxConnections = 64
 	requestTimeout = 10 * time.Second
 )
@@ -47,14 +48,43 @@ func guard(next http.Handler) http.Handler {
 		case room <- struct{}{}:
 			defer func() { <-room }()
 		default:
-			h.Set("Retry-After", "1")
-			http.Error(w, "too many requests at a time", http.StatusServiceUnavailable)
+			refuse(w, "too many requests at a time")
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// queue answers one question at a time; others wait for as long as their requests last, and only so many that other requests find room.
+func queue() func(http.HandlerFunc) http.HandlerFunc {
+	room, turn := make(chan struct{}, maxQueue), make(chan struct{}, 1)
+	return func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			select {
+			case room <- struct{}{}:
+				defer func() { <-room }()
+			default:
+				refuse(w, "busy: too many searches and traces at a time")
+				return
+			}
+			select {
+			case turn <- struct{}{}:
+				defer func() { <-turn }()
+			case <-r.Context().Done():
+				refuse(w, "busy: other searches and traces take long")
+				return
+			}
+			next(w, r)
+		}
+	}
+}
+
+// refuse says that there is no time for a request now.
+func refuse(w http.ResponseWriter, why string) {
+	w.Header().Set("Retry-After", "1")
+	http.Error(w, why, http.StatusServiceUnavailable)
 }
 
 // ownName reports whether a Host header is an IP address or localhost.

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -40,7 +39,7 @@ type Server struct {
 type desk struct {
 	Options
 
-	mu       sync.Mutex
+	// Who has the turn of the costly questions looks at these.
 	services []found // the last list, sorted
 	listed   time.Time
 }
@@ -98,14 +97,15 @@ func handler(o Options) (http.Handler, error) {
 	})
 	mux.HandleFunc("GET /data/cluster", func(w http.ResponseWriter, r *http.Request) { api.Answer(w, d.cluster(r.Context()), nil) })
 	mux.HandleFunc("GET /data/drops", d.drops)
-	mux.HandleFunc("GET /data/search", func(w http.ResponseWriter, r *http.Request) {
+	costly := queue()
+	mux.HandleFunc("GET /data/search", costly(func(w http.ResponseWriter, r *http.Request) {
 		all, err := d.search(r.Context(), r.URL.Query().Get("q"))
 		api.Answer(w, all, err)
-	})
-	mux.HandleFunc("GET /data/trace", func(w http.ResponseWriter, r *http.Request) {
+	}))
+	mux.HandleFunc("GET /data/trace", costly(func(w http.ResponseWriter, r *http.Request) {
 		result, err := d.trace(r.Context(), r.URL.Query())
 		api.Answer(w, result, err)
-	})
+	}))
 	return guard(mux), nil
 }
 

@@ -27,7 +27,7 @@ type refusing struct {
 
 func (r refusing) Drops() []api.Drop { return r.all }
 
-func (refusing) Each(visit func(api.ClusterPod) bool) error {
+func (refusing) Each(_ context.Context, visit func(api.ClusterPod) bool) error {
 	visit(api.ClusterPod{Namespace: "shop", Name: "cart", Node: "node2", Addresses: []netip.Addr{netip.MustParseAddr("10.244.2.9")}})
 	return nil
 }
@@ -214,4 +214,55 @@ func TestPlacesForReaders(t *testing.T) {
 		t.Errorf("one more: %d", w.Code)
 	}
 	close(hold)
+}
+
+// endless has a list of pods that takes as long as the request lasts.
+type endless struct {
+	refusing
+	began chan struct{}
+}
+
+func (e endless) Each(ctx context.Context, _ func(api.ClusterPod) bool) error {
+	e.began <- struct{}{}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Searches that take long leave the rest of the page its room, and one of them at a time costs the daemon anything.
+func TestLongSearchesKeepNothingElse(t *testing.T) {
+	policies := endless{began: make(chan struct{}, 4*maxRequests)}
+	h := newHandler(t, func(o *Options) { o.About.Policies = func() api.Policies { return policies } })
+	ctx, cancel := context.WithCancel(t.Context())
+	answers := make(chan *httptest.ResponseRecorder, 2*maxQueue)
+	search := func(ctx context.Context) {
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/data/search?q=x", nil)
+		r.Host = "127.0.0.1"
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		answers <- w
+	}
+	for range 2 * maxQueue {
+		go search(ctx)
+	}
+	<-policies.began
+	for range maxQueue { // those that find no room
+		if w := <-answers; w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "busy") || w.Header().Get("Retry-After") == "" {
+			t.Errorf("no room: %d %s", w.Code, w.Body)
+		}
+	}
+	if len(policies.began) != 0 {
+		t.Error("a second search began beside the first")
+	}
+	if w := get(h, "/data/status"); w.Code != http.StatusOK {
+		t.Errorf("the status beside searches: %d %s", w.Code, w.Body)
+	}
+	cancel()
+	for range maxQueue { // those that waited, or had the turn
+		<-answers
+	}
+	for len(policies.began) > 0 {
+		<-policies.began
+	}
+	go search(t.Context())
+	<-policies.began // the turn is free again
 }

@@ -22,7 +22,7 @@ const (
 
 // clusterPods knows the pods of the cluster; *policy.Inspector of package daemon/policy is the real one.
 type clusterPods interface {
-	Each(visit func(api.ClusterPod) bool) error
+	Each(ctx context.Context, visit func(api.ClusterPod) bool) error
 }
 
 // found is something that was looked for.
@@ -49,7 +49,7 @@ type results struct {
 func (d *desk) search(ctx context.Context, text string) (results, error) {
 	text = strings.ToLower(strings.TrimSpace(text))
 	r := results{Found: []found{}}
-	pods, err := d.pods(text)
+	pods, err := d.pods(ctx, text)
 	if err != nil {
 		r.Unknown = append(r.Unknown, err.Error())
 	}
@@ -74,7 +74,7 @@ func (d *desk) search(ctx context.Context, text string) (results, error) {
 }
 
 // pods returns this node's pods, and the cluster's as far as they are known here, that match.
-func (d *desk) pods(text string) ([]found, error) {
+func (d *desk) pods(ctx context.Context, text string) ([]found, error) {
 	own, err := api.PathPods(d.RunDir)
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func (d *desk) pods(text string) ([]found, error) {
 		f.Addrs = append(f.Addrs, p.Address.String())
 	}
 	if everywhere, ok := d.About.Policies().(clusterPods); ok {
-		err = everywhere.Each(func(p api.ClusterPod) bool {
+		err = everywhere.Each(ctx, func(p api.ClusterPod) bool {
 			f := found{Kind: "pod", Name: p.Namespace + "/" + p.Name, Node: p.Node, Addrs: texts(p.Addresses)}
 			if f.Node != d.Node && f.matches(text) {
 				all = append(all, &f)
@@ -116,10 +116,8 @@ func texts(addrs []netip.Addr) []string {
 	return out
 }
 
-// listServices returns the Services, sorted; none when the proxy is off.
+// listServices returns the Services, sorted; none when the proxy is off. It is called by who has the turn.
 func (d *desk) listServices(ctx context.Context) ([]found, error) {
-	d.mu.Lock() // one list at a time
-	defer d.mu.Unlock()
 	s := d.About.Services()
 	if s == nil {
 		return nil, nil

@@ -89,11 +89,11 @@ func (d *desk) look(ctx context.Context, pod, other netip.Addr) (*trace.Case, er
 	if c.Source, err = api.LookFrom(ctx, d.RunDir, pod, other); err != nil {
 		return nil, err
 	}
-	ends, err := d.pods(pod.String())
+	ends, err := d.pods(ctx, pod.String())
 	if err != nil {
 		return nil, err
 	}
-	others, err := d.pods(other.String())
+	others, err := d.pods(ctx, other.String())
 	if err != nil {
 		return nil, err
 	}

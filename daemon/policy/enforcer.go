@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -73,8 +74,10 @@ type Enforcer struct {
 	in      inbox
 	waiters map[*waiter]struct{}
 
+	listed atomic.Pointer[podList] // nil: nobody has asked
+
 	// state is held during a sync, and by those who look at what is below.
-	state     sync.Mutex
+	state     turn
 	nodePods  []netip.Prefix        // nil: not known yet
 	filter    *filter.Filter        // nil: likewise
 	complete  bool                  // the filter was told all that there is
@@ -113,6 +116,7 @@ func New(opts Options) *Enforcer {
 		loop:       syncloop.New("policies", opts.Log),
 		rewatch:    make(chan struct{}, 1),
 		waiters:    map[*waiter]struct{}{},
+		state:      newTurn(),
 		pods:       newLocalPods(opts.Network, opts.NodeName, opts.OwnPods),
 		policies:   map[store.ObjectName]struct{}{},
 		in:         inbox{records: true},

@@ -39,13 +39,13 @@ func NewInspector(e *Enforcer, k Reader) *Inspector { return &Inspector{enforcer
 func (i *Inspector) Drops() []api.Drop { return i.enforcer.drops.Last() }
 
 // Pods returns the pods of this node, sorted by name.
-func (i *Inspector) Pods(context.Context) ([]api.PolicyPod, error) {
+func (i *Inspector) Pods(ctx context.Context) ([]api.PolicyPod, error) {
 	e := i.enforcer
-	e.state.Lock()
-	defer e.state.Unlock()
-	if !e.synced {
-		return nil, errors.Join(errNotSynced, e.progress.State().Err)
+	release, err := e.ask(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer release()
 	out := make([]api.PolicyPod, 0, len(e.pods.local))
 	for _, l := range e.pods.local {
 		p := api.PolicyPod{Namespace: l.Key.Name.Namespace, Name: l.Key.Name.Name, Addresses: l.Addrs, Enforced: e.filter.Enforced(l.Key, l.UID)}
@@ -75,27 +75,38 @@ func (i *Inspector) Verdict(ctx context.Context, flow policy.Flow) (*api.FlowVer
 	flow.Src, flow.Dst = flow.Src.Unmap(), flow.Dst.Unmap()
 	flow.FromNode = slices.Contains(own, flow.Src)
 	judged := filter.Flow{Flow: flow, ToNode: slices.Contains(own, flow.Dst)}
-	v, err := e.verdict(judged)
+	v, err := e.verdict(ctx, judged)
 	if err != nil {
 		return nil, err
 	}
 	for _, direction := range []policy.Direction{policy.Egress, policy.Ingress} {
-		if err := i.walk(direction, judged, &v.Kernel); err != nil {
+		if err := i.walk(ctx, direction, judged, &v.Kernel); err != nil {
 			return nil, err
 		}
 	}
 	return v, nil
 }
 
-func (e *Enforcer) verdict(flow filter.Flow) (*api.FlowVerdict, error) {
-	e.state.Lock()
-	defer e.state.Unlock()
-	if !e.synced {
-		return nil, errors.Join(errNotSynced, e.progress.State().Err)
+// verdict builds a World of all that is known, for which no sync waits.
+func (e *Enforcer) verdict(ctx context.Context, flow filter.Flow) (*api.FlowVerdict, error) {
+	v, facts, err := e.answer(ctx, flow)
+	if err != nil {
+		return nil, err
 	}
 	world := policy.NewWorld()
-	world.Apply(e.filter.Facts())
+	world.Apply(facts)
 	meant := world.Decide(flow.Flow)
+	v.Policies = api.FlowPolicies{Egress: decisionOf(meant.Egress, flow.Flow), Ingress: decisionOf(meant.Ingress, flow.Flow)}
+	return v, nil
+}
+
+// answer says what the table as it was written says of the flow, and what was known then.
+func (e *Enforcer) answer(ctx context.Context, flow filter.Flow) (*api.FlowVerdict, store.PolicyChanges, error) {
+	release, err := e.ask(ctx)
+	if err != nil {
+		return nil, store.PolicyChanges{}, err
+	}
+	defer release()
 	answer := e.filter.Allows(flow)
 	side := func(direction policy.Direction, end netip.Addr, s filter.Side) api.FlowSide {
 		out := api.FlowSide{Answer: answers[s], Pod: e.podName(end)}
@@ -105,12 +116,10 @@ func (e *Enforcer) verdict(flow filter.Flow) (*api.FlowVerdict, error) {
 		return out
 	}
 	return &api.FlowVerdict{
-		Policies: api.FlowPolicies{Egress: decisionOf(meant.Egress, flow.Flow), Ingress: decisionOf(meant.Ingress, flow.Flow)},
-
 		Allowed: answer.Allowed(),
 		Egress:  side(policy.Egress, flow.Src, answer.Egress),
 		Ingress: side(policy.Ingress, flow.Dst, answer.Ingress),
-	}, nil
+	}, e.filter.Facts(), nil
 }
 
 func decisionOf(d policy.Decision, flow policy.Flow) api.FlowDecision {
@@ -122,13 +131,13 @@ func decisionOf(d policy.Decision, flow policy.Flow) api.FlowDecision {
 }
 
 // Find returns the pods of the cluster with that name.
-func (i *Inspector) Find(_ context.Context, name store.ObjectName) ([]api.ClusterPod, error) {
+func (i *Inspector) Find(ctx context.Context, name store.ObjectName) ([]api.ClusterPod, error) {
 	e := i.enforcer
-	e.state.Lock()
-	defer e.state.Unlock()
-	if !e.synced {
-		return nil, errors.Join(errNotSynced, e.progress.State().Err)
+	release, err := e.ask(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer release()
 	found := []api.ClusterPod{}
 	for key, pod := range e.filter.Facts().Pods {
 		if key.Name == name {
@@ -137,22 +146,6 @@ func (i *Inspector) Find(_ context.Context, name store.ObjectName) ([]api.Cluste
 	}
 	slices.SortFunc(found, func(a, b api.ClusterPod) int { return strings.Compare(a.Node, b.Node) })
 	return found, nil
-}
-
-// Each calls visit with the pods of the cluster, in no order, until it returns false.
-func (i *Inspector) Each(visit func(api.ClusterPod) bool) error {
-	e := i.enforcer
-	e.state.Lock()
-	defer e.state.Unlock()
-	if !e.synced {
-		return errors.Join(errNotSynced, e.progress.State().Err)
-	}
-	for key, pod := range e.filter.Facts().Pods {
-		if !visit(api.ClusterPod{Namespace: key.Name.Namespace, Name: key.Name.Name, Node: key.Node, Addresses: pod.Addrs}) {
-			break
-		}
-	}
-	return nil
 }
 
 // chainOf returns the chain that one of the maps of local pods leads an address to.
@@ -171,15 +164,14 @@ func (i *Inspector) chainOf(set string, a netip.Addr) (string, error) {
 }
 
 // Differences says what of the table is not as it should be, but for the content of its large sets.
-func (i *Inspector) Differences(context.Context) ([]kernel.Difference, error) {
+func (i *Inspector) Differences(ctx context.Context) ([]kernel.Difference, error) {
 	e := i.enforcer
-	e.state.Lock()
-	table := e.table
-	synced := e.synced
-	e.state.Unlock()
-	if !synced {
-		return nil, errors.Join(errNotSynced, e.progress.State().Err)
+	release, err := e.ask(ctx)
+	if err != nil {
+		return nil, err
 	}
+	table := e.table
+	release()
 	found, err := i.kernel.Differences(table)
 	if found == nil {
 		found = []kernel.Difference{}

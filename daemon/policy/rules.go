@@ -2,7 +2,6 @@ package policy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,13 +16,13 @@ import (
 const mostPods = 50
 
 // Rules returns the rules that a pod of this node has, in the order in which they are asked, those of egress first.
-func (i *Inspector) Rules(_ context.Context, name store.ObjectName) (*api.PolicyRules, error) {
+func (i *Inspector) Rules(ctx context.Context, name store.ObjectName) (*api.PolicyRules, error) {
 	e := i.enforcer
-	e.state.Lock()
-	defer e.state.Unlock()
-	if !e.synced {
-		return nil, errors.Join(errNotSynced, e.progress.State().Err)
+	release, err := e.ask(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer release()
 	facts := e.filter.Facts()
 	pod := facts.Pods[store.PodKey{Node: e.opts.NodeName, Name: name}]
 	if pod == nil {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -19,7 +20,7 @@ import (
 
 // walk looks up in the kernel's maps what a connection's first packet finds there at one end, in the packet's order (package filter). What is between these maps, rules
 // and ranges, is taken for what was written: Differences compares it as a whole.
-func (i *Inspector) walk(direction policy.Direction, flow filter.Flow, way *api.KernelWay) error {
+func (i *Inspector) walk(ctx context.Context, direction policy.Direction, flow filter.Flow, way *api.KernelWay) error {
 	own, other := flow.Src, flow.Dst
 	chain, answer := &way.Egress, &way.EgressAnswer
 	local := gate.FamilyOf(own).Egress
@@ -32,7 +33,7 @@ func (i *Inspector) walk(direction policy.Direction, flow filter.Flow, way *api.
 	if *chain, err = i.chainOf(local, own); err != nil {
 		return err
 	}
-	side, err := i.walkSide(*chain, own, other, flow)
+	side, err := i.walkSide(ctx, *chain, own, other, flow)
 	if flow.FromNode || flow.ToNode && direction == policy.Ingress {
 		side = filter.Elsewhere
 	}
@@ -41,7 +42,7 @@ func (i *Inspector) walk(direction policy.Direction, flow filter.Flow, way *api.
 }
 
 // walkSide is walk for an end that leads to a chain.
-func (i *Inspector) walkSide(chain string, own, other netip.Addr, flow filter.Flow) (filter.Side, error) {
+func (i *Inspector) walkSide(ctx context.Context, chain string, own, other netip.Addr, flow filter.Flow) (filter.Side, error) {
 	if own == other {
 		_, itself, err := i.look(gate.FamilyOf(own).Self, kernel.Datum{Addr: own}, kernel.Datum{Addr: own})
 		if itself || err != nil {
@@ -49,9 +50,12 @@ func (i *Inspector) walkSide(chain string, own, other netip.Addr, flow filter.Fl
 		}
 	}
 	e := i.enforcer
-	e.state.Lock()
+	release, err := e.ask(ctx)
+	if err != nil {
+		return filter.Unknown, err
+	}
 	ours, table := e.isOurs(own), e.table
-	e.state.Unlock()
+	release()
 	switch {
 	case chain == "" && ours:
 		return filter.Unknown, nil

@@ -233,8 +233,12 @@ func (n *testNode) kill() { _ = n.signal(syscall.SIGKILL) }
 
 // get asks the daemon over HTTP from inside its namespace.
 func (n *testNode) get(path string) (code int, body string) {
+	return n.getFrom("127.0.0.1:10270", path)
+}
+
+func (n *testNode) getFrom(address, path string) (code int, body string) {
 	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: n.dial}}
-	resp, err := client.Get("http://127.0.0.1:10270" + path)
+	resp, err := client.Get("http://" + address + path)
 	if err != nil {
 		return 0, err.Error()
 	}

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/twill-cni/twill/daemon/gauge"
 	"github.com/twill-cni/twill/daemon/health"
 	"github.com/twill-cni/twill/daemon/page"
+	"github.com/twill-cni/twill/daemon/syncloop"
 	"github.com/twill-cni/twill/store"
 )
 
@@ -32,21 +34,42 @@ func openPage(cfg *config.Config, metrics *health.Metrics, log *slog.Logger) *sh
 	return s
 }
 
-// listen opens the page, and returns what runs it and its measurements.
-func (s *shown) listen(about api.About) (func(context.Context) error, error) {
+// pageAgain is the pause before the page, or its measurements, are begun again after they failed.
+const pageAgain = 5 * time.Second
+
+// run serves the page and measures for it until ctx ends. What they cannot do keeps the node from nothing else: it is told of, and tried again.
+func (s *shown) run(ctx context.Context, about api.About) error {
 	if s.gauge == nil {
-		return func(context.Context) error { return nil }, nil
+		return nil
 	}
+	var g errgroup.Group
+	g.Go(func() error {
+		return s.keep(ctx, "no web page at the moment; trying again", func(ctx context.Context) error { return s.serve(ctx, about) })
+	})
+	g.Go(func() error { return s.keep(ctx, "the web page has no new measurements; trying again", s.gauge.Run) })
+	return g.Wait()
+}
+
+func (s *shown) serve(ctx context.Context, about api.About) error {
 	server, err := page.Listen(page.Options{Address: s.cfg.Page, Node: s.cfg.NodeName, RunDir: s.cfg.RunDir, About: about, Peers: s.gauge.Peers, Log: s.log})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return func(ctx context.Context) error {
-		g, ctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return server.Run(ctx) })
-		g.Go(func() error { return s.gauge.Run(ctx) })
-		return g.Wait()
-	}, nil
+	return server.Run(ctx)
+}
+
+// keep calls run again and again until ctx ends. An error is logged when it is another one than the last. It returns nil.
+func (s *shown) keep(ctx context.Context, failed string, run func(context.Context) error) error {
+	told := ""
+	for ctx.Err() == nil {
+		err := run(ctx)
+		if err != nil && ctx.Err() == nil && err.Error() != told {
+			told = err.Error()
+			s.log.Warn(failed, "err", err)
+		}
+		syncloop.Sleep(ctx, pageAgain)
+	}
+	return nil
 }
 
 // setNetworks tells the networks of this node's pods.

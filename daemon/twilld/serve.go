@@ -175,18 +175,15 @@ func (a *agent) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	page, err := a.shown.listen(about)
-	if err != nil {
-		return err
-	}
 	a.log.Info("twilld starts", "version", version, "node", a.cfg.NodeName, "backend", a.cfg.Backend)
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		server.Run, questions.Run, page, a.keeper.Run, a.proxied.Run, a.enforced.Run, a.named.Run,
+		server.Run, questions.Run, a.keeper.Run, a.proxied.Run, a.enforced.Run, a.named.Run,
 		func(ctx context.Context) error { return a.told.failed(a.node.Run(ctx)) },
 		func(ctx context.Context) error {
 			return a.told.Run(ctx, a.node.Status(), a.enforced.Amiss, a.also()...)
 		},
+		func(ctx context.Context) error { return a.shown.run(ctx, about) },
 		func(ctx context.Context) error { return a.routes.Run(ctx, a.datastore) },
 		func(ctx context.Context) error { return publishPods(ctx, a.cfg, a.pods, a.datastore) },
 	} {

@@ -39,6 +39,15 @@ func (f *Filter) Policies(direction policy.Direction, key store.PodKey) []string
 	return names
 }
 
+// Pods returns all pods that were applied, in no order. They are the Filter's: they are not to be changed, and are not changed later.
+func (f *Filter) Pods() []*store.Pod {
+	out := make([]*store.Pod, 0, len(f.pods))
+	for _, p := range f.pods {
+		out = append(out, p.object)
+	}
+	return out
+}
+
 // Facts returns all that was applied, as a reset. Its objects are the Filter's: they are not to be changed.
 func (f *Filter) Facts() store.PolicyChanges {
 	facts := store.PolicyChanges{

@@ -83,12 +83,15 @@ function grid({ nodes, edges }) {
   return [el("div", { class: "grid" }, ...cells), note, el("ul", { class: "rows" }, ...far)];
 }
 
+/** table lists the peers. It costs much with thousands: nothing is made while it is closed. */
 export function table(data, cluster) {
+  if (!byId("table-box").open) return;
+  const names = new Map(cluster.nodes.map((n) => [n.key, n.name]));
+  const own = new Map(cluster.edges.filter((e) => e.from === "self" || e.to === "self").map((e) => [e.from === "self" ? e.to : e.from, e]));
   const rows = data.peers.map((p) => {
-    const node = cluster.nodes.find((n) => n.key === p.key);
-    const edge = cluster.edges.find((e) => (e.from === p.key || e.to === p.key) && (e.from === "self" || e.to === "self"));
+    const edge = own.get(p.key);
     const state = p.error ? `${p.state} (${p.error})` : p.refused ? `${p.state} (does not measure itself)` : p.state;
-    return el("tr", {}, el("td", {}, node.name), el("td", {}, p.address), el("td", {}, p.underlay ?? ""), el("td", { class: edge?.level }, state),
+    return el("tr", {}, el("td", {}, names.get(p.key)), el("td", {}, p.address), el("td", {}, p.underlay ?? ""), el("td", { class: edge?.level }, state),
       el("td", { class: "n" }, p.asked ? percent(p.lost / p.asked) : "–"), el("td", { class: "n" }, time(p.rttNs)), el("td", { class: "n" }, time(p.leastNs)),
       el("td", {}, p.answered ? clock(p.answered) : "never"));
   });

@@ -8,7 +8,7 @@ import * as trace from "./trace.js";
 
 const dropsKept = 200;
 const manyPeers = 500, manyPause = 5000; // beyond so many an answer is large
-let seen = "", drops = [], last = 0, pause = 0;
+let seen = "", drops = [], last = 0, pause = 0, table = () => {};
 
 function health(text, level) {
   const chip = byId("health");
@@ -23,7 +23,8 @@ async function loadCluster() {
     last = Date.now();
     pause = data.peers.length > manyPeers ? manyPause : 0;
     graph.draw(cluster);
-    graph.table(data, cluster);
+    table = () => graph.table(data, cluster);
+    table();
     const of = (level) => cluster.edges.filter((e) => e.level === level).length;
     byId("counts").textContent = `${cluster.nodes.length} nodes, ${of("bad")} ways down, ${of("warn")} with loss or slow`;
     document.title = `Twill: ${data.node}`;
@@ -61,6 +62,7 @@ function dropRow(d) {
     el("td", {}, end(d.peer, d.peerAddress)), el("td", {}, `${d.port || ""} ${d.protocol}`), el("td", {}, [d.reason, (d.policies ?? []).join(", ")].filter(Boolean).join(" — ")));
 }
 
+byId("table-box").addEventListener("toggle", () => table());
 search.start(trace.setTo, trace.setFrom);
 trace.start();
 repeat(1000, loadCluster);

@@ -73,11 +73,28 @@ func watch(t *testing.T, l *lab.Lab) {
 	for _, e := range [][2]string{{"node1", "node2"}, {"node1", "node3"}, {"node2", "node3"}} {
 		b.until(t, e[0]+" reaches "+e[1], level(e[0], e[1])+` === "good"`)
 	}
+	t.Run("table", func(t *testing.T) { table(t, b) })
 	t.Run("search", func(t *testing.T) { search(t, b) })
 	t.Run("trace", func(t *testing.T) { trace(t, b, pods) })
 	t.Run("drops", func(t *testing.T) { drops(t, b, pods) })
 	t.Run("fault", func(t *testing.T) { fault(t, b, l) })
 	b.wellBehaved(t)
+}
+
+// table opens the table of peers, which is not drawn before.
+func table(t *testing.T, b *browser) {
+	const rows = `document.querySelectorAll("#peers tbody tr").length`
+	var drawn int
+	b.run(t, chromedp.Evaluate(rows, &drawn))
+	if drawn != 0 {
+		t.Errorf("%d rows of a table that nobody has opened", drawn)
+	}
+	b.run(t, chromedp.Click("#table-box summary"))
+	b.until(t, "both peers are in the table", rows+` === 2`)
+	for _, name := range []string{"node2", "node3"} {
+		b.until(t, name+" is good", `[...document.querySelectorAll("#peers tbody tr")].some((r) => r.cells[0].textContent === "`+name+`" && r.querySelector("td.good"))`)
+	}
+	b.run(t, chromedp.Click("#table-box summary"))
 }
 
 func apply(t *testing.T, l *lab.Lab) {
