@@ -88,6 +88,7 @@ type Node struct {
 	Name      string
 	Addresses []netip.Addr
 	Asks      bool // questions can be asked from it
+	AsksOwn   bool // of its own pods alone, at their first address: what a kubelet probes
 }
 
 // Topology is what there is to be tested.
@@ -119,10 +120,18 @@ type Case struct {
 // MostCases is the number of cases above which Plan refuses.
 const MostCases = 200_000
 
+// Fits returns an error when Plan would refuse that many pods.
+func Fits(pods int) error {
+	if n := pods * pods * 12; n > MostCases {
+		return fmt.Errorf("%d pods would be asked some %d times: choose fewer nodes with --nodes", pods, n)
+	}
+	return nil
+}
+
 // Plan lists the cases of a topology: the full matrix of its pods, once for each address of the one that is asked.
 func Plan(t *Topology) ([]Case, error) {
-	if n := len(t.Pods); n*n*12 > MostCases {
-		return nil, fmt.Errorf("%d pods would be asked some %d times: choose fewer nodes", n, n*n*12)
+	if err := Fits(len(t.Pods)); err != nil {
+		return nil, err
 	}
 	var p plan
 	for i := range t.Pods {
@@ -140,8 +149,8 @@ func Plan(t *Topology) ([]Case, error) {
 	for _, n := range t.Nodes {
 		for i := range t.Pods {
 			to := &t.Pods[i]
-			for _, a := range to.Addresses {
-				if n.Asks {
+			for k, a := range to.Addresses {
+				if n.Asks || n.AsksOwn && to.Node == n.Name && k == 0 {
 					p.add(NodeToPod, n.Name, to.Name, to.question(store.TCP, netip.AddrPortFrom(a, Port)))
 				}
 			}
