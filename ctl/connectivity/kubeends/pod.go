@@ -36,7 +36,8 @@ func podFor(name string, role connectivity.Role, node, image string) *corev1.Pod
 			},
 			Containers: []corev1.Container{{
 				Name: "agent", Image: image, ImagePullPolicy: corev1.PullIfNotPresent,
-				Command: []string{"twillctl", "agent", "serve", name},
+				Command:                  []string{"twillctl", "agent", "serve", name},
+				TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError, // an image without this command says so
 				SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
 					Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
 				Resources: corev1.ResourceRequirements{

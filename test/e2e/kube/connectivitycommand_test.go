@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/twill-cni/twill/test/kubetest"
 )
 
 // testNamespace is where twillctl connectivity has its pods.
@@ -190,4 +192,23 @@ func (r *rig) connectivityTwice(t *testing.T) {
 	if report.Total == 0 || report.Failed > 0 {
 		t.Errorf("after one that was killed: %+v", report)
 	}
+}
+
+// TestConnectivityOfPolicies: with policies enforced, nothing is left out, and what they deny and allow is as it is to be.
+func TestConnectivityOfPolicies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes too long for -short")
+	}
+	r := bare(t, "vxlan", kubetest.SiteOptions{Kubelet: impatient})
+	r.helm(t, append([]string{"install", "twill", repository("deploy/chart/twill"), "-n", namespace}, r.values("policy.enabled=true")...)...)
+	r.serving(t)
+	r.stand(t)
+	r.installDNS(t)
+	report, _ := r.connectivity(t, 0)
+	wantCounts(t, report, map[string]int{"pod-to-pod": 48, "large-packets": 24, "pod-to-node": 16, "node-to-pod": 4, "pod-to-service": 48, "hairpin": 16, "pod-to-dns": 8,
+		"policy-control": 8, "policy-denied": 12, "policy-allowed": 20})
+	if len(report.NotRun) > 0 {
+		t.Errorf("not run: %+v", report.NotRun)
+	}
+	must(t, r.deserted(t.Context()))
 }
