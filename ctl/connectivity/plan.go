@@ -3,6 +3,7 @@ package connectivity
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/twill-cni/twill/ctl/probe"
 	"github.com/twill-cni/twill/store"
@@ -108,6 +109,13 @@ const (
 	PartDNS      Part = "dns"
 	PartPolicies Part = "policies"
 )
+
+// LeaveOut leaves a part out when nodes have it off, by that setting.
+func (t *Topology) LeaveOut(part Part, setting string, nodes []string) {
+	if len(nodes) > 0 {
+		t.Parts[part] = setting + " on " + strings.Join(nodes, ", ")
+	}
+}
 
 // Case is a question with the answer that it is to have.
 type Case struct {
@@ -260,6 +268,18 @@ func (p *plan) policies(t *Topology) {
 // question asks the pod's server for its name.
 func (p *Pod) question(protocol store.Protocol, at netip.AddrPort) Question {
 	return Question{Protocol: protocol, To: at, Want: []string{p.Name}}
+}
+
+// Serve gives the pod the ClusterIPs of its Service.
+func (p *Pod) Serve(clusterIPs []string) error {
+	for _, text := range clusterIPs {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return fmt.Errorf("ClusterIP of Service %s: %w", p.Name, err)
+		}
+		p.Service = append(p.Service, a)
+	}
+	return nil
 }
 
 // speaks reports whether the pod has an address of the family.

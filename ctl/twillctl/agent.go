@@ -16,9 +16,10 @@ import (
 func newAgent() *cobra.Command {
 	cmd := &cobra.Command{Use: "agent", Short: "what runs in pods of the connectivity test", Hidden: true}
 	serve := &cobra.Command{
-		Use:   "serve NAME",
-		Short: "say a name to everybody who asks, until it is ended",
-		Args:  cobra.ExactArgs(1),
+		Use:    "serve NAME",
+		Short:  "say a name to everybody who asks, until it is ended",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			hello, err := agent.Introduce(resolvConf)
 			if err != nil {
@@ -41,9 +42,10 @@ func newAgent() *cobra.Command {
 		},
 	}
 	ask := &cobra.Command{
-		Use:   "ask",
-		Short: "ask what comes in by standard input, and answer on standard output",
-		Args:  cobra.NoArgs,
+		Use:    "ask",
+		Short:  "ask what comes in by standard input, and answer on standard output",
+		Hidden: true,
+		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			hello, err := agent.Introduce(resolvConf)
 			if err != nil {

@@ -88,9 +88,6 @@ Exit code: 0 all is as it is to be, 1 a case failed, 2 the test could not be run
 	completeFlag(cmd, "lab", names(labNames(&f.from.lab.StateDir)))
 	flags.StringVar(&f.image, "image", "", "the image of a cluster's pods, with twillctl in it (default the daemon's)")
 	f.from.addCluster(cmd, "test the Kubernetes cluster of the kubeconfig")
-	cmd.MarkFlagsMutuallyExclusive("all-nodes", "lab")
-	cmd.MarkFlagsMutuallyExclusive("kubeconfig", "lab")
-	cmd.MarkFlagsMutuallyExclusive("image", "lab")
 	flags.StringSliceVar(&f.nodes, "nodes", nil, "test these nodes alone (default all)")
 	flags.StringArrayVar(&f.outside, "outside", nil, "`ADDRESS[:PORT]` outside of the cluster, by an echo request or by TCP (repeatable; default for a lab its underlay)")
 	flags.BoolVar(&f.keep, "keep", false, "leave the test's pods, Services and policies in place")
@@ -117,6 +114,8 @@ func (f *connectivityFlags) check() error {
 	switch {
 	case f.from.lab.Name == "" && !f.from.ofCluster():
 		return errors.New("what is to be tested? --all-nodes is the Kubernetes cluster of the kubeconfig, --lab NAME a lab: `twillctl lab status --all` lists them, `twillctl lab up` makes one")
+	case f.from.lab.Name != "" && (f.from.ofCluster() || f.from.kube.context != "" || f.image != ""):
+		return errors.New("--lab is a lab, and --all-nodes, --kubeconfig, --context and --image are of a Kubernetes cluster: choose one")
 	case f.run.Patience <= 0:
 		return fmt.Errorf("--wait %v: want a time that passes, such as 2s", f.run.Patience)
 	case f.run.Settle < 0:

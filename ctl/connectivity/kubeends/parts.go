@@ -53,12 +53,8 @@ func (c *Cluster) parts(ctx context.Context, t *connectivity.Topology) {
 			noPolicy = append(noPolicy, n.Name)
 		}
 	}
-	if noProxy != nil {
-		t.Parts[connectivity.PartServices] = "--proxy=off on " + strings.Join(noProxy, ", ")
-	}
-	if noPolicy != nil {
-		t.Parts[connectivity.PartPolicies] = "--policy=off on " + strings.Join(noPolicy, ", ")
-	}
+	t.LeaveOut(connectivity.PartServices, "--proxy=off", noProxy)
+	t.LeaveOut(connectivity.PartPolicies, "--policy=off", noPolicy)
 }
 
 // services makes the pods' Services.
@@ -79,14 +75,7 @@ func (c *Cluster) services(ctx context.Context, t *connectivity.Topology) error 
 			if err != nil {
 				return err
 			}
-			for _, text := range svc.Spec.ClusterIPs {
-				a, err := netip.ParseAddr(text)
-				if err != nil {
-					return fmt.Errorf("ClusterIP of Service %s: %w", d.Name, err)
-				}
-				t.Pods[i].Service = append(t.Pods[i].Service, a)
-			}
-			return nil
+			return t.Pods[i].Serve(svc.Spec.ClusterIPs)
 		})
 	}
 	return g.Wait()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -188,10 +189,38 @@ func (r *rig) connectivityTwice(t *testing.T) {
 	killed := started()
 	must(t, killed.Process.Kill())
 	_ = killed.Wait() // it was killed
-	report, _ := r.connectivity(t, 0, "--nodes", r.Machines[0].Name())
+	report, _ := r.limited(t).connectivity(t, 0, "--nodes", r.Machines[0].Name())
 	if report.Total == 0 || report.Failed > 0 {
 		t.Errorf("after one that was killed: %+v", report)
 	}
+}
+
+// limited returns the rig with twillctl as a user who may do what docs/connectivity.md asks for, and no more.
+func (r *rig) limited(t *testing.T) *rig {
+	t.Helper()
+	const name = "connectivity-tester"
+	page, err := os.ReadFile(repository("docs/connectivity.md"))
+	must(t, err)
+	_, rules, _ := strings.Cut(string(page), "```yaml\nrules:")
+	rules, _, found := strings.Cut(rules, "```")
+	if !found {
+		t.Fatal("docs/connectivity.md has no rules")
+	}
+	must(t, r.Cluster.Apply(t.Context(), "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: "+name+"}\nrules:"+rules+
+		"---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {name: "+name+"}\nroleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "+name+
+		"}\nsubjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: "+name+"}]\n"))
+	config := r.kubectl(t, "config", "view", "--raw", "--flatten", "-o", "json")
+	var parsed map[string]any
+	must(t, json.Unmarshal([]byte(config), &parsed))
+	for _, user := range parsed["users"].([]any) {
+		user.(map[string]any)["user"].(map[string]any)["as"] = name
+	}
+	text, err := json.Marshal(parsed)
+	must(t, err)
+	limited := *r
+	limited.kubeconfig = filepath.Join(t.TempDir(), "kubeconfig")
+	must(t, os.WriteFile(limited.kubeconfig, text, 0o600))
+	return &limited
 }
 
 // TestConnectivityOfPolicies: with policies enforced, nothing is left out, and what they deny and allow is as it is to be.

@@ -130,7 +130,7 @@ func (r *rig) twillctlCommand(ctx context.Context, args ...string) (*exec.Cmd, *
 		return nil, nil, err
 	}
 	said := &bytes.Buffer{}
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + r.Control.Namespace, "--", program}, append(args, "--kubeconfig", r.Cluster.Admin())...)...)
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + r.Control.Namespace, "--", program}, append(args, "--kubeconfig", cmp.Or(r.kubeconfig, r.Cluster.Admin()))...)...)
 	cmd.Stderr = said
 	return cmd, said, nil
 }
