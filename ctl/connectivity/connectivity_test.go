@@ -62,6 +62,11 @@ func TestPlanCounts(t *testing.T) {
 				t.Pods[i].MTU = 0
 			}
 		}, without(LargePackets)},
+		{"nodes ask their own pods", func(t *Topology) {
+			for i := range t.Nodes {
+				t.Nodes[i].Asks, t.Nodes[i].AsksOwn = false, true
+			}
+		}, func() map[Kind]int { out := without(); out[NodeToPod] = 4; return out }()},
 		{"nothing", func(t *Topology) { *t = Topology{} }, map[Kind]int{}},
 	}
 	for _, tt := range tests {

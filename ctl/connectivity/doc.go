@@ -4,7 +4,7 @@
 //	                                                        │
 //	                        Cluster: asks from inside a pod or a node, puts the policies in place
 //
-// What a cluster is, a lab or another, is for implementations of Cluster to know: package labends makes pods in a lab. Objects are the Services and the policies
+// What a cluster is, a lab or another, is for implementations of Cluster to know: package labends makes pods in a lab, package kubeends in Kubernetes. Objects are the Services and the policies
 // that the test needs, for any of them.
 //
 // A test walked through: there are two pods on each node, one of the role client and one of the role server, each with a server that says its name, and a Service of

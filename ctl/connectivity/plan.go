@@ -3,6 +3,7 @@ package connectivity
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/twill-cni/twill/ctl/probe"
 	"github.com/twill-cni/twill/store"
@@ -88,6 +89,7 @@ type Node struct {
 	Name      string
 	Addresses []netip.Addr
 	Asks      bool // questions can be asked from it
+	AsksOwn   bool // of its own pods alone, at their first address: what a kubelet probes
 }
 
 // Topology is what there is to be tested.
@@ -108,6 +110,13 @@ const (
 	PartPolicies Part = "policies"
 )
 
+// LeaveOut leaves a part out when nodes have it off, by that setting.
+func (t *Topology) LeaveOut(part Part, setting string, nodes []string) {
+	if len(nodes) > 0 {
+		t.Parts[part] = setting + " on " + strings.Join(nodes, ", ")
+	}
+}
+
 // Case is a question with the answer that it is to have.
 type Case struct {
 	Kind     Kind
@@ -119,10 +128,18 @@ type Case struct {
 // MostCases is the number of cases above which Plan refuses.
 const MostCases = 200_000
 
+// Fits returns an error when Plan would refuse that many pods.
+func Fits(pods int) error {
+	if n := pods * pods * 12; n > MostCases {
+		return fmt.Errorf("%d pods would be asked some %d times: choose fewer nodes with --nodes", pods, n)
+	}
+	return nil
+}
+
 // Plan lists the cases of a topology: the full matrix of its pods, once for each address of the one that is asked.
 func Plan(t *Topology) ([]Case, error) {
-	if n := len(t.Pods); n*n*12 > MostCases {
-		return nil, fmt.Errorf("%d pods would be asked some %d times: choose fewer nodes", n, n*n*12)
+	if err := Fits(len(t.Pods)); err != nil {
+		return nil, err
 	}
 	var p plan
 	for i := range t.Pods {
@@ -140,8 +157,8 @@ func Plan(t *Topology) ([]Case, error) {
 	for _, n := range t.Nodes {
 		for i := range t.Pods {
 			to := &t.Pods[i]
-			for _, a := range to.Addresses {
-				if n.Asks {
+			for k, a := range to.Addresses {
+				if n.Asks || n.AsksOwn && to.Node == n.Name && k == 0 {
 					p.add(NodeToPod, n.Name, to.Name, to.question(store.TCP, netip.AddrPortFrom(a, Port)))
 				}
 			}
@@ -251,6 +268,18 @@ func (p *plan) policies(t *Topology) {
 // question asks the pod's server for its name.
 func (p *Pod) question(protocol store.Protocol, at netip.AddrPort) Question {
 	return Question{Protocol: protocol, To: at, Want: []string{p.Name}}
+}
+
+// Serve gives the pod the ClusterIPs of its Service.
+func (p *Pod) Serve(clusterIPs []string) error {
+	for _, text := range clusterIPs {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return fmt.Errorf("ClusterIP of Service %s: %w", p.Name, err)
+		}
+		p.Service = append(p.Service, a)
+	}
+	return nil
 }
 
 // speaks reports whether the pod has an address of the family.

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	typednetworkingv1 "k8s.io/client-go/kubernetes/typed/networking/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/remotecommand"
@@ -32,15 +33,17 @@ const (
 
 // Cluster is a Kubernetes cluster. Its methods may be called concurrently.
 type Cluster struct {
-	config *rest.Config
-	core   typedcorev1.CoreV1Interface
+	config     *rest.Config
+	core       typedcorev1.CoreV1Interface
+	networking typednetworkingv1.NetworkingV1Interface
 }
 
 // Node is a node with the daemon's pod there.
 type Node struct {
 	Name           string
 	Namespace, Pod string
-	Running        bool // the container with the daemon is
+	Running        bool   // the container with the daemon is
+	Image          string // of that container
 }
 
 // Open reads the kubeconfig, as kubectl does: the file, or $KUBECONFIG, or ~/.kube/config. An empty contextName is the current one.
@@ -56,7 +59,11 @@ func Open(file, contextName string) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("use the kubeconfig: %w", err)
 	}
-	return &Cluster{config, core}, nil
+	networking, err := typednetworkingv1.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("use the kubeconfig: %w", err)
+	}
+	return &Cluster{config, core, networking}, nil
 }
 
 // List returns the nodes that have a pod of the daemon, sorted by name.
@@ -69,8 +76,8 @@ func (c *Cluster) List(ctx context.Context) ([]Node, error) {
 			return nil, fmt.Errorf("list the daemon's pods: %w", err)
 		}
 		for _, p := range pods.Items {
-			if running, there := stateOf(&p); there && p.Spec.NodeName != "" && p.DeletionTimestamp == nil {
-				all = append(all, Node{p.Spec.NodeName, p.Namespace, p.Name, running})
+			if running, image := stateOf(&p); image != "" && p.Spec.NodeName != "" && p.DeletionTimestamp == nil {
+				all = append(all, Node{p.Spec.NodeName, p.Namespace, p.Name, running, image})
 			}
 		}
 		if options.Continue = pods.Continue; options.Continue == "" || len(all) > most {
@@ -84,11 +91,15 @@ func (c *Cluster) List(ctx context.Context) ([]Node, error) {
 	return all, nil
 }
 
-// stateOf reports whether a pod has the daemon's container, and whether that runs.
-func stateOf(p *corev1.Pod) (running, there bool) {
-	there = slices.ContainsFunc(p.Spec.Containers, func(c corev1.Container) bool { return c.Name == container })
+// stateOf reports whether the daemon's container runs, and its image; empty: the pod has none.
+func stateOf(p *corev1.Pod) (running bool, image string) {
+	for _, c := range p.Spec.Containers {
+		if c.Name == container {
+			image = c.Image
+		}
+	}
 	running = slices.ContainsFunc(p.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.Name == container && s.State.Running != nil })
-	return running, there
+	return running, image
 }
 
 // Dial connects to the socket of the node's daemon. The connection lasts until it is closed or ctx ends.
@@ -96,12 +107,17 @@ func (c *Cluster) Dial(ctx context.Context, n Node) (net.Conn, error) {
 	if !n.Running {
 		return nil, fmt.Errorf("the daemon's pod %s/%s does not run: `kubectl -n %s describe pod %s` says why", n.Namespace, n.Pod, n.Namespace, n.Pod)
 	}
-	exec, err := c.executor(n)
+	return c.exec(ctx, n.Namespace, n.Pod, container, "twillctl", "relay")
+}
+
+// exec runs a command in a container. The connection is its standard input and output, and lasts until it is closed or ctx ends.
+func (c *Cluster) exec(ctx context.Context, namespace, pod, container string, command ...string) (net.Conn, error) {
+	exec, err := c.executor(namespace, pod, &corev1.PodExecOptions{Container: container, Command: command, Stdin: true, Stdout: true, Stderr: true})
 	if err != nil {
-		return nil, fmt.Errorf("pod %s/%s: %w", n.Namespace, n.Pod, err)
+		return nil, fmt.Errorf("pod %s/%s: %w", namespace, pod, err)
 	}
 	ours, theirs := net.Pipe()
-	conn := &stream{Conn: ours, pod: n.Namespace + "/" + n.Pod}
+	conn := &stream{Conn: ours, pod: namespace + "/" + pod}
 	// Of a stream that is closed, client-go writes to standard error that it is. What matters is the error of the stream.
 	ctx, cancel := context.WithCancel(klog.NewContext(ctx, logr.Discard()))
 	conn.cancel = cancel
@@ -114,10 +130,9 @@ func (c *Cluster) Dial(ctx context.Context, n Node) (net.Conn, error) {
 	return conn, nil
 }
 
-// executor runs the relay over a WebSocket, which API servers speak since Kubernetes 1.30 (KEP-4006).
-func (c *Cluster) executor(n Node) (remotecommand.Executor, error) {
-	request := c.core.RESTClient().Post().Resource("pods").Namespace(n.Namespace).Name(n.Pod).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Container: container, Command: []string{"twillctl", "relay"}, Stdin: true, Stdout: true, Stderr: true}, scheme.ParameterCodec)
+// executor uses a WebSocket, which API servers speak since Kubernetes 1.30 (KEP-4006).
+func (c *Cluster) executor(namespace, pod string, options *corev1.PodExecOptions) (remotecommand.Executor, error) {
+	request := c.core.RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("exec").VersionedParams(options, scheme.ParameterCodec)
 	return remotecommand.NewWebSocketExecutor(c.config, http.MethodGet, request.URL().String())
 }
 

@@ -35,7 +35,7 @@ func open(t *testing.T, handler http.HandlerFunc) *Cluster {
 }
 
 func pod(name, node, container string, running bool) corev1.Pod {
-	p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "kube-system"}, Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: container}}}}
+	p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "kube-system"}, Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: container, Image: "twill:1"}}}}
 	if running {
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: container, State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}}}
 	}
@@ -63,7 +63,7 @@ func TestList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Node{{"n1", "kube-system", "twill-a", false}, {"n2", "kube-system", "twill-b", true}}
+	want := []Node{{"n1", "kube-system", "twill-a", false, "twill:1"}, {"n2", "kube-system", "twill-b", true, "twill:1"}}
 	if diff := cmp.Diff(want, nodes); diff != "" {
 		t.Error(diff)
 	}
@@ -89,7 +89,7 @@ func TestForbidden(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 		_ = json.NewEncoder(w).Encode(metav1.Status{Status: metav1.StatusFailure, Message: "pods/exec is forbidden", Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden})
 	})
-	conn, err := c.Dial(t.Context(), Node{"n1", "kube-system", "twill-a", true})
+	conn, err := c.Dial(t.Context(), Node{"n1", "kube-system", "twill-a", true, "twill:1"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -27,7 +26,7 @@ var ErrNoReply = errors.New("no reply")
 
 // Conn sends echo requests of one family. Its methods may be called concurrently.
 type Conn struct {
-	socket *net.IPConn
+	socket net.PacketConn // an *net.IPConn, or without CAP_NET_RAW an *net.UDPConn
 	v6     bool
 	id     uint16
 	closed chan struct{}
@@ -49,20 +48,14 @@ type answer struct {
 	err error
 }
 
-// Listen opens a raw socket for the family of addr, which is not sent to, in the calling thread's network namespace.
+// Listen opens a socket for the family of addr, which is not sent to, in the calling thread's network namespace: a raw one, or for who may not have that, one for
+// echo requests alone. The latter is told nothing but replies: a request that a router refuses is one without a reply.
 func Listen(addr netip.Addr) (*Conn, error) {
-	network := "ip4:icmp"
-	if addr.Is6() {
-		network = "ip6:ipv6-icmp"
-	}
-	socket, err := net.ListenIP(network, nil)
+	socket, id, err := open(addr.Is6())
 	if err != nil {
 		return nil, fmt.Errorf("open a socket for echo requests: %w", err)
 	}
-	if err := tune(socket, addr.Is6()); err != nil {
-		return nil, errors.Join(err, socket.Close())
-	}
-	c := &Conn{socket: socket, v6: addr.Is6(), id: uint16(rand.Uint32()), closed: make(chan struct{}), waiting: map[uint16]*request{}}
+	c := &Conn{socket: socket, v6: addr.Is6(), id: id, closed: make(chan struct{}), waiting: map[uint16]*request{}}
 	go c.read()
 	return c, nil
 }
@@ -128,7 +121,11 @@ func (c *Conn) send(seq uint16, r *request, size int) error {
 	if err != nil {
 		return fmt.Errorf("send an echo request to %v: %w", r.dst, err)
 	}
-	if _, err := c.socket.WriteTo(packet, &net.IPAddr{IP: r.dst.AsSlice(), Zone: r.dst.Zone()}); err != nil {
+	var to net.Addr = &net.IPAddr{IP: r.dst.AsSlice(), Zone: r.dst.Zone()}
+	if _, ok := c.socket.(*net.UDPConn); ok {
+		to = &net.UDPAddr{IP: r.dst.AsSlice(), Zone: r.dst.Zone()}
+	}
+	if _, err := c.socket.WriteTo(packet, to); err != nil {
 		return fmt.Errorf("send an echo request to %v: %w", r.dst, unwrapOp(err))
 	}
 	return nil
@@ -151,13 +148,24 @@ func (c *Conn) read() {
 			return
 		}
 		now := time.Now()
-		sender, ok := from.(*net.IPAddr)
-		if err != nil || !ok {
+		if err != nil {
 			continue
 		}
-		addr, _ := netip.AddrFromSlice(sender.IP)
-		c.handle(now, addr.Unmap(), packet[:n])
+		c.handle(now, sender(from), packet[:n])
 	}
+}
+
+// sender returns the address of either kind of socket's peer.
+func sender(from net.Addr) netip.Addr {
+	var ip net.IP
+	switch from := from.(type) {
+	case *net.IPAddr:
+		ip = from.IP
+	case *net.UDPAddr:
+		ip = from.IP
+	}
+	addr, _ := netip.AddrFromSlice(ip)
+	return addr.Unmap()
 }
 
 func (c *Conn) handle(now time.Time, from netip.Addr, packet []byte) {

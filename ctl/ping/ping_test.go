@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -86,9 +87,9 @@ func TestPing(t *testing.T) {
 		{name: "black hole", dst: "198.51.100.1", want: Stats{Sent: 1}, err: unix.EINVAL},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
+		ping := func(t *testing.T, c *Conn) {
 			dst := netip.MustParseAddr(tt.dst)
-			got := listen(t, ns, dst).Ping(context.Background(), dst, Options{Count: 3, Timeout: enough, Size: tt.size})
+			got := c.Ping(context.Background(), dst, Options{Count: 3, Timeout: enough, Size: tt.size})
 			if diff := cmp.Diff(tt.want, got, cmpopts.IgnoreFields(Stats{}, "Min", "Avg", "Max", "Gap", "Err")); diff != "" {
 				t.Error(diff)
 			}
@@ -98,7 +99,59 @@ func TestPing(t *testing.T) {
 			if got.Received > 0 && (got.Min <= 0 || got.Avg < got.Min || got.Max < got.Avg) {
 				t.Errorf("times are not in order: %+v", got)
 			}
-		})
+		}
+		t.Run(tt.name, func(t *testing.T) { ping(t, listen(t, ns, netip.MustParseAddr(tt.dst))) })
+		t.Run(tt.name+", unprivileged", func(t *testing.T) { ping(t, listenUnprivileged(t, ns, netip.MustParseAddr(tt.dst))) })
+	}
+}
+
+// withoutRights calls f on a thread in the namespace that has no capability, with a range of groups that may send echo requests.
+func withoutRights(t *testing.T, ns netns.Namespace, groups string, f func() error) error {
+	t.Helper()
+	return ns.Do(func() error {
+		if err := os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte(groups), 0); err != nil {
+			return err
+		}
+		header, sets := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+		if err := unix.Capget(&header, &sets[0]); err != nil {
+			return err
+		}
+		none := [2]unix.CapUserData{{Permitted: sets[0].Permitted}, {Permitted: sets[1].Permitted}}
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			return err
+		}
+		return errors.Join(f(), unix.Capset(&header, &sets[0])) // the thread may go on to serve others
+	})
+}
+
+func listenUnprivileged(t *testing.T, ns netns.Namespace, addr netip.Addr) *Conn {
+	t.Helper()
+	var c *Conn
+	if err := withoutRights(t, ns, "0 2147483647", func() (err error) {
+		c, err = Listen(addr)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, ok := c.socket.(*net.UDPConn); !ok {
+		t.Fatalf("without rights the socket is a %T", c.socket)
+	}
+	return c
+}
+
+// Who may have neither kind of socket is told what would mend it.
+func TestNoRights(t *testing.T) {
+	ns := namespace(t)
+	err := withoutRights(t, ns, "1 0", func() error {
+		c, err := Listen(netip.MustParseAddr("127.0.0.1"))
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "net.ipv4.ping_group_range") {
+		t.Error(err)
 	}
 }
 

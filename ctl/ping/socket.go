@@ -1,8 +1,11 @@
 package ping
 
 import (
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
+	"os"
 
 	"golang.org/x/net/ipv4"
 	"golang.org/x/net/ipv6"
@@ -11,6 +14,51 @@ import (
 
 // icmpFilter is the kernel's ICMP_FILTER, an option of raw sockets at level SOL_RAW (include/uapi/linux/icmp.h, raw(7)).
 const icmpFilter = 1
+
+// open opens a socket for echo requests, and says with which identifier they leave.
+func open(v6 bool) (net.PacketConn, uint16, error) {
+	network := "ip4:icmp"
+	if v6 {
+		network = "ip6:ipv6-icmp"
+	}
+	socket, err := net.ListenIP(network, nil)
+	if errors.Is(err, os.ErrPermission) {
+		return openUnprivileged(v6, err)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	if err := tune(socket, v6); err != nil {
+		return nil, 0, errors.Join(err, socket.Close())
+	}
+	return socket, uint16(rand.Uint32()), nil
+}
+
+// openUnprivileged opens a socket that the kernel lets any user have whose group is in the sysctl net.ipv4.ping_group_range (icmp(7)), for IPv6, too. It chooses the identifier, and gives
+// the socket replies to that alone.
+func openUnprivileged(v6 bool, refused error) (net.PacketConn, uint16, error) {
+	domain, protocol, local := unix.AF_INET, unix.IPPROTO_ICMP, unix.Sockaddr(&unix.SockaddrInet4{})
+	if v6 {
+		domain, protocol, local = unix.AF_INET6, unix.IPPROTO_ICMPV6, &unix.SockaddrInet6{}
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, 0, fmt.Errorf("%w: it needs CAP_NET_RAW, or a group in the sysctl net.ipv4.ping_group_range", refused)
+	}
+	if err != nil {
+		return nil, 0, os.NewSyscallError("socket", err)
+	}
+	file := os.NewFile(uintptr(fd), "echo requests")
+	defer file.Close() // FilePacketConn duplicates it
+	if err := unix.Bind(fd, local); err != nil {
+		return nil, 0, os.NewSyscallError("bind", err)
+	}
+	socket, err := net.FilePacketConn(file)
+	if err != nil {
+		return nil, 0, err
+	}
+	return socket, uint16(socket.LocalAddr().(*net.UDPAddr).Port), nil // net takes a datagram socket for one of UDP
+}
 
 // tune lets only those messages through that can be an answer, and makes room for many of them. A raw socket is handed every ICMP
 // message of its namespace, the requests that others send among them; when its buffer is full, replies look lost.
@@ -22,7 +70,12 @@ func tune(socket *net.IPConn, v6 bool) error {
 	}
 	var failed error
 	err = raw.Control(func(fd uintptr) {
-		if failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room); failed != nil {
+		// Beyond net.core.rmem_max needs CAP_NET_ADMIN.
+		failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room)
+		if errors.Is(failed, unix.EPERM) {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, room)
+		}
+		if failed != nil {
 			return
 		}
 		if v6 {

@@ -15,6 +15,6 @@ other, with nothing else installed.`,
 		Version:       version,
 	}
 	root.AddCommand(newVersion(to), newLab(to), newStatus(to), newNode(to), newCheck(to), newBGP(to), newService(to), newPolicy(to), newTrace(to), newConnectivity(to), newIPAM(to),
-		newSysdump(to), newApply(to), newGet(to), newDelete(to), newRelay())
+		newSysdump(to), newApply(to), newGet(to), newDelete(to), newRelay(), newAgent())
 	return root
 }

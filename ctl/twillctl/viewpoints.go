@@ -47,16 +47,36 @@ func (f *viewpoints) add(cmd *cobra.Command) {
 // addAll adds the flags for commands that only ask daemons.
 func (f *viewpoints) addAll(cmd *cobra.Command) {
 	f.add(cmd)
-	cmd.Flags().BoolVarP(&f.kube.all, "all-nodes", "A", false, "ask all nodes of the Kubernetes cluster of the kubeconfig instead, by way of `kubectl exec`")
-	cmd.Flags().StringVar(&f.kube.file, "kubeconfig", "", "the kubeconfig for --all-nodes (default $KUBECONFIG, or ~/.kube/config); implies it")
-	cmd.Flags().StringVar(&f.kube.context, "context", "", "the kubeconfig's context for --all-nodes")
+	f.addCluster(cmd, "ask all nodes of the Kubernetes cluster of the kubeconfig instead, by way of `kubectl exec`")
 	cmd.MarkFlagsMutuallyExclusive("all-nodes", "lab", "run-dir")
 	cmd.MarkFlagsMutuallyExclusive("kubeconfig", "lab", "run-dir")
 }
 
+// addCluster adds the flags that lead to a Kubernetes cluster.
+func (f *viewpoints) addCluster(cmd *cobra.Command, all string) {
+	cmd.Flags().BoolVarP(&f.kube.all, "all-nodes", "A", false, all)
+	cmd.Flags().StringVar(&f.kube.file, "kubeconfig", "", "the kubeconfig for --all-nodes (default $KUBECONFIG, or ~/.kube/config); implies it")
+	cmd.Flags().StringVar(&f.kube.context, "context", "", "the kubeconfig's context for --all-nodes")
+}
+
+// ofCluster reports whether the nodes are those of a Kubernetes cluster.
+func (f *viewpoints) ofCluster() bool { return f.kube.all || f.kube.file != "" }
+
+// clusterFlags are those with which another command finds the same cluster.
+func (f *viewpoints) clusterFlags() string {
+	flags := "--all-nodes"
+	if f.kube.file != "" {
+		flags = "--kubeconfig " + f.kube.file
+	}
+	if f.kube.context != "" {
+		flags += " --context " + f.kube.context
+	}
+	return flags
+}
+
 func (f *viewpoints) open(ctx context.Context) ([]viewpoint, error) {
 	switch {
-	case f.kube.all, f.kube.file != "":
+	case f.ofCluster():
 		return f.openCluster(ctx)
 	case f.lab.Name == "":
 		return []viewpoint{{runDir: f.runDir, client: api.NewClient(f.runDir)}}, nil

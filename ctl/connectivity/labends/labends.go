@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -129,12 +128,8 @@ func (c *Cluster) parts(ctx context.Context, t *connectivity.Topology) error {
 		node := connectivity.Node{Name: n.Name, Addresses: n.Addrs(), Asks: true}
 		t.Nodes, c.places[n.Name] = append(t.Nodes, node), n.Netns()
 	}
-	if noProxy != nil {
-		t.Parts[connectivity.PartServices] = "--proxy=off on " + strings.Join(noProxy, ", ")
-	}
-	if noPolicy != nil {
-		t.Parts[connectivity.PartPolicies] = "--policy=off on " + strings.Join(noPolicy, ", ")
-	}
+	t.LeaveOut(connectivity.PartServices, "--proxy=off", noProxy)
+	t.LeaveOut(connectivity.PartPolicies, "--policy=off", noPolicy)
 	if t.Outside = c.options.Outside; t.Outside == nil {
 		v4, v6 := c.lab.UnderlayGateway()
 		for _, a := range []netip.Addr{v4, v6} {
@@ -184,9 +179,7 @@ func (c *Cluster) pods(ctx context.Context, t *connectivity.Topology) error {
 			noNames = append(noNames, p.Node.Name)
 		}
 	}
-	if noNames != nil {
-		t.Parts[connectivity.PartDNS] = "--dns=off on " + strings.Join(noNames, ", ")
-	}
+	t.LeaveOut(connectivity.PartDNS, "--dns=off", noNames)
 	return nil
 }
 
@@ -236,12 +229,8 @@ func (c *Cluster) services(ctx context.Context, t *connectivity.Topology) error 
 		if err != nil {
 			return err
 		}
-		for _, text := range svc.Spec.ClusterIPs {
-			a, err := netip.ParseAddr(text)
-			if err != nil {
-				return fmt.Errorf("ClusterIP of Service %s: %w", d.Name, err)
-			}
-			t.Pods[i].Service = append(t.Pods[i].Service, a)
+		if err := t.Pods[i].Serve(svc.Spec.ClusterIPs); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -282,7 +282,7 @@ func notRun(t *testing.T, l *lab.Lab) {
 		want string
 	}{
 		{[]string{"--lab", runName + "none"}, "not found"},
-		{[]string{}, "--lab: which lab"},
+		{[]string{}, "what is to be tested?"},
 		{[]string{"--lab", l.Name(), "--nodes", "node9"}, `node "node9": not found`},
 		{[]string{"--lab", l.Name(), "--outside", "example.com"}, `--outside "example.com"`},
 		{[]string{"--lab", l.Name(), "-o", "xml"}, `--output "xml"`},

@@ -26,6 +26,7 @@ var scenarios = []scenario{
 	{"condition", true, testCondition},
 	{"twillctl node", false, testNode},
 	{"twillctl sysdump", false, testSysdump},
+	{"twillctl connectivity", false, testConnectivityCommand},
 	{"daemon killed", false, testKills},
 	{"churn", false, testChurn},
 	{"runtime restart", false, testRuntimeRestart},

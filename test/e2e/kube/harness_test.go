@@ -36,6 +36,8 @@ type rig struct {
 	*kubetest.Site
 	backend string
 	pods    []standing // see standingPods
+	// kubeconfig is twillctl's; empty: the administrator's.
+	kubeconfig string
 }
 
 // archive returns the image of Twill.

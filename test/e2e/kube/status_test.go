@@ -106,21 +106,31 @@ func (r *rig) trace(ctx context.Context, from standing, target string) (ways []w
 
 // twillctl runs twillctl where kubectl would be run: on no node. It has nothing to say but its output.
 func (r *rig) twillctl(ctx context.Context, args ...string) (string, error) {
-	built := repository(".cache/image/linux/" + runtime.GOARCH) // by make image
-	program, err := filepath.Abs(filepath.Join(cmp.Or(os.Getenv("TWILL_BIN"), built), "twillctl"))
+	ctx, cancel := context.WithTimeout(ctx, enough)
+	defer cancel()
+	cmd, said, err := r.twillctlCommand(ctx, args...)
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithTimeout(ctx, enough)
-	defer cancel()
-	var out, said bytes.Buffer
-	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + r.Control.Namespace, "--", program}, append(args, "--kubeconfig", r.Cluster.Admin())...)...)
-	cmd.Stdout, cmd.Stderr = &out, &said
-	if err = cmd.Run(); err == nil && said.Len() > 0 {
+	out, err := cmd.Output()
+	if err == nil && said.Len() > 0 {
 		err = errors.New("it says something on standard error")
 	}
 	if err != nil {
-		err = fmt.Errorf("twillctl %v: %w: %s", args, err, &said)
+		err = fmt.Errorf("twillctl %v: %w: %s", args, err, said)
 	}
-	return out.String(), err
+	return string(out), err
+}
+
+// twillctlCommand is twillctl, to be started where kubectl would be run, and what it says on standard error.
+func (r *rig) twillctlCommand(ctx context.Context, args ...string) (*exec.Cmd, *bytes.Buffer, error) {
+	built := repository(".cache/image/linux/" + runtime.GOARCH) // by make image
+	program, err := filepath.Abs(filepath.Join(cmp.Or(os.Getenv("TWILL_BIN"), built), "twillctl"))
+	if err != nil {
+		return nil, nil, err
+	}
+	said := &bytes.Buffer{}
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + r.Control.Namespace, "--", program}, append(args, "--kubeconfig", cmp.Or(r.kubeconfig, r.Cluster.Admin()))...)...)
+	cmd.Stderr = said
+	return cmd, said, nil
 }
