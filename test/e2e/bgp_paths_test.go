@@ -113,7 +113,8 @@ func TestBGPMultihop(t *testing.T) {
 	for i, via := range []string{"ip route add " + behind4, "ip -6 route add " + behind6} { // as the routers on the way know
 		sh(t, l.Underlay(), via+" via "+address(t, far, i == 1).String())
 	}
-	r := router{as: rackAS, nodes: []*lab.Node{node}, announces: true, options: "multihop 4;"}
+	// Passive: a connection of its own would come through, since its packets have TTL enough, and hide that those of the node do not.
+	r := router{as: rackAS, nodes: []*lab.Node{node}, announces: true, options: "multihop 4; passive;"}
 	conf := r.birdConf(t, far)
 	export := "export where source != RTS_DEVICE;"
 	conf = strings.Replace(conf, export, "export filter { if net = "+beyond+" then bgp_next_hop = "+hop+"; if source != RTS_DEVICE then accept; reject; };", 1)
