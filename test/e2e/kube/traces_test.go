@@ -56,9 +56,18 @@ func trace(ctx context.Context, m *kubetest.Machine, scripts map[string]string) 
 	return found, nil
 }
 
-// tracesOf reads what all machines hold.
+// tracesOf reads what all machines hold, once their own addresses have passed duplicate address detection: a link-local address has its route only then.
 func (r *rig) tracesOf(t testing.TB, scripts map[string]string) []traces {
 	t.Helper()
+	r.within(t, enough, func(ctx context.Context) error {
+		return each(r.Machines, func(_ int, m *kubetest.Machine) error {
+			out, err := run(ctx, m, "ip -6 address show tentative")
+			if err == nil && strings.TrimSpace(out) != "" {
+				err = fmt.Errorf("%s has addresses that are tentative: %s", m.Name(), out)
+			}
+			return err
+		})
+	})
 	all := make([]traces, len(r.Machines))
 	must(t, each(r.Machines, func(i int, m *kubetest.Machine) (err error) {
 		all[i], err = trace(t.Context(), m, scripts)
