@@ -208,7 +208,7 @@ var wrote = map[string]string{
 }
 
 // TestTakeover has Twill take Services over from a real kube-proxy while they are in use, and give them back. Twill starts beside kube-proxy,
-// which ends afterwards, and its rules go last: nothing is lost on the way there. The other order, which leaves the node without a proxy in between, is there
+// which ends afterwards, and its rules go last: nothing is lost. The other order, which leaves the node without a proxy in between, is there
 // to be counted.
 func TestTakeover(t *testing.T) {
 	for _, mode := range []string{"nftables", "iptables"} {
@@ -247,10 +247,8 @@ func TestTakeover(t *testing.T) {
 				c.now("--proxy=off on %s", name)
 				r.serveBy(t, name, kubeProxy)
 			}
-			// A single question in the very moment in which Twill's tables go was refused in one of some ten runs, on a busy machine; why is not understood
-			// (docs/moving-from-kube-proxy.md says so).
-			if failed := c.end(t, "back: kube-proxy beside Twill, then --proxy=off"); failed > 1 {
-				t.Error("that is more than one")
+			if failed := c.end(t, "back: kube-proxy beside Twill, then --proxy=off"); failed > 0 {
+				t.Error("that is more than none")
 			}
 
 			c = r.custom(t, v)
