@@ -147,7 +147,7 @@ func TestDatastoreDownAtStart(t *testing.T) {
 	c.eventuallyReach(a, b)
 	a.kill()
 	c.stopEtcd()
-	before := a.ip("route") + a.ip("neigh show dev flannel.1") + a.ip("-o addr")
+	before := a.ip("route") + a.ip("neigh show dev flannel.1") + a.ip("-o addr show scope global")
 	a.start()
 	c.eventually("a says that etcd is away", func() string {
 		if code, body := a.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "waiting for the network configuration") {
@@ -158,7 +158,7 @@ func TestDatastoreDownAtStart(t *testing.T) {
 	if code, body := a.get("/healthz"); code != http.StatusOK {
 		t.Errorf("/healthz: %d %s", code, body)
 	}
-	if now := a.ip("route") + a.ip("neigh show dev flannel.1") + a.ip("-o addr"); now != before {
+	if now := a.ip("route") + a.ip("neigh show dev flannel.1") + a.ip("-o addr show scope global"); now != before {
 		t.Errorf("the kernel changed to\n%sfrom\n%s", now, before)
 	}
 	c.eventuallyReach(a, b)

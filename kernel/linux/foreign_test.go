@@ -29,13 +29,13 @@ func TestCheckBridge(t *testing.T) {
 			if tt.there != "" {
 				setUp(t, "link add cni0 type bridge\nlink set cni0 up\n"+tt.there)
 			}
-			before := ip(t, "addr")
+			before := kept(t, "addr")
 			err := h.CheckBridge(t.Context(), "cni0", own)
 			if errors.Is(err, kernel.ErrInTheWay) != (tt.want != "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("have %v, want %q", err, tt.want)
 			}
-			if after := ip(t, "addr"); after != before {
-				t.Errorf("something was changed:\n%s", after)
+			if after := kept(t, "addr"); after != before {
+				t.Errorf("something was changed:\n%s\nbefore:\n%s", after, before)
 			}
 		})
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -68,6 +69,16 @@ func setUp(t testing.TB, lines string) {
 			ip(t, line)
 		}
 	}
+}
+
+// The kernel's own part in what ip(8) prints, which it works on after the command that caused it has ended: the operational state of links
+// (net/core/link_watch.c), and IPv6 addresses and routes of its own (net/ipv6/addrconf.c).
+var kernelsOwn = regexp.MustCompile(`(?m) state [A-Z]+|\bNO-CARRIER,|,LOWER_UP\b|,M-DOWN\b| tentative|^ +inet6 fe80:.*\n.*\n?|^(local|anycast|multicast|fe80:).* proto kernel .*\n?`)
+
+// kept is what ip(8) prints, without what the kernel changes by itself: for tests that nothing was changed.
+func kept(t testing.TB, args string) string {
+	t.Helper()
+	return kernelsOwn.ReplaceAllString(ip(t, args), "")
 }
 
 // parentNamespace is the network namespace of the process that started the tests: the machine's own.

@@ -12,7 +12,7 @@ import (
 
 func TestProbeLink(t *testing.T) {
 	h := open(t)
-	before := ip(t, "link")
+	before := kept(t, "link")
 	for _, kind := range []string{"vxlan", "bridge", "veth"} {
 		if err := h.ProbeLink(kind); err != nil {
 			t.Errorf("%s: %v", kind, err)
@@ -21,7 +21,7 @@ func TestProbeLink(t *testing.T) {
 	if err := h.ProbeLink("nosuchkind"); !errors.Is(err, kernel.ErrUnsupported) || !strings.Contains(err.Error(), "nosuchkind") {
 		t.Errorf("an unknown kind: %v", err)
 	}
-	if after := ip(t, "link"); after != before {
+	if after := kept(t, "link"); after != before {
 		t.Errorf("links are\n%s\nwere\n%s", after, before)
 	}
 }
