@@ -278,7 +278,8 @@ func successor(g uint32) uint32 {
 	return g
 }
 
-// DeleteTables removes every table whose name starts with kernel.TablePrefix, of all families: what Twill made on this host.
+// DeleteTables removes every table whose name starts with kernel.TablePrefix, of all families: what Twill made on this host. A packet
+// meets all of what a table held, or none of it.
 func (h *Handle) DeleteTables(ctx context.Context) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -288,6 +289,9 @@ func (h *Handle) DeleteTables(ctx context.Context) error {
 	return h.deleteTables(func(id tableID) bool { return strings.HasPrefix(id.name, kernel.TablePrefix) })
 }
 
+// deleteTables takes the tables' chains off their hooks first. When a table goes whole, its maps are empty at once for packets that are still in
+// its chains, and its sets are not, since a transaction's end deactivates the elements of maps alone (nft_delset in
+// net/netfilter/nf_tables_api.c): a Service's address that has no endpoints any more, and is still among those to be refused, would be refused.
 func (h *Handle) deleteTables(match func(tableID) bool) error {
 	var found []tableID
 	m := nfnl.Message{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE}
@@ -301,12 +305,44 @@ func (h *Handle) deleteTables(match func(tableID) bool) error {
 	if err != nil {
 		return fmt.Errorf("list tables: %w", err)
 	}
-	var errs []error
+	if len(found) == 0 {
+		return nil
+	}
+	unhook := map[tableID][]step{}
+	m.Type = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETCHAIN
+	err = h.socket.Dump(m, func(answer nfnl.Message) error {
+		attrs, err := nfnl.Parse(answer.Attrs)
+		if _, base := attrs[unix.NFTA_CHAIN_HOOK]; err != nil || !base {
+			return err
+		}
+		id := tableID{answer.Family, attrs[unix.NFTA_CHAIN_TABLE].String()}
+		m := message(unix.NFT_MSG_DELCHAIN, id)
+		m.Attrs.String(unix.NFTA_CHAIN_NAME, attrs[unix.NFTA_CHAIN_NAME].String())
+		unhook[id] = append(unhook[id], step{m, "remove chain " + attrs[unix.NFTA_CHAIN_NAME].String()})
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list chains: %w", err)
+	}
 	for _, id := range found {
 		delete(h.known, id)
+		if err := h.commit(id, 0, unhook[id]); err != nil { // others may be changing the table; it goes all the same
+			h.log.Debug("a table goes with its chains on their hooks", "table", id.name, "error", err)
+		}
+	}
+	awaitPackets()
+	var errs []error
+	for _, id := range found {
 		if err := h.commit(id, 0, []step{{message(unix.NFT_MSG_DELTABLE, id), "remove table"}}); !errors.Is(err, unix.ENOENT) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// awaitPackets returns when every packet that was in a chain has left it, or at once where the system call is not allowed: the kernel answers
+// MEMBARRIER_CMD_GLOBAL by synchronize_rcu (kernel/sched/membarrier.c), and packets meet their hooks below rcu_read_lock.
+func awaitPackets() {
+	const global = 1 // MEMBARRIER_CMD_GLOBAL
+	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
 }
