@@ -186,6 +186,69 @@ func (t *table) write(state []uint32) error {
 	return t.writeAt(buf, headerSize)
 }
 
+// examine checks the whole store, slot tables included.
+func (s *session) examine() error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	for _, set := range s.cfg.Sets {
+		for _, rng := range set {
+			if err := s.onTable(rng, s.examineTable); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// examineTable returns errInconsistent for a table whose slots contradict the names in addresses/, its header, or each other. Otherwise, damage to
+// a slot is found when somebody comes across it.
+func (s *session) examineTable(t *table) error {
+	leased, err := s.leasedSlots(t)
+	if err != nil {
+		return err
+	}
+	state, err := t.states(true)
+	if err != nil {
+		return err
+	}
+	var taken, queued uint32
+	for at, st := range state {
+		switch {
+		case st == stateLeased:
+			taken++
+		case st >= stateReleased:
+			queued++
+		case uint32(at) < t.fresh && !t.isReserved(uint32(at)):
+			return errInconsistent // nobody would be offered this address
+		}
+	}
+	for _, at := range leased {
+		if int(at) >= len(state) || state[at] != stateLeased {
+			return errInconsistent
+		}
+	}
+	if taken != uint32(len(leased)) || t.leased != taken || t.resting != queued {
+		return errInconsistent
+	}
+	var last slot
+	var number, walked uint32
+	for next := t.head; next != 0; walked++ {
+		here, err := t.slot(next)
+		if err != nil {
+			return err
+		}
+		if here.prev != number || here.state < max(last.state, stateReleased) || walked == queued {
+			return errInconsistent
+		}
+		last, number, next = here, next, here.next
+	}
+	if walked != queued || t.tail != number {
+		return errInconsistent
+	}
+	return nil
+}
+
 // check compares leases/ with addresses/ and repairs what hands or copies have pulled apart: a lease without its names gets
 // them back, names without a lease go. Kills cannot cause either. It reads every record.
 func (s *session) check() error {

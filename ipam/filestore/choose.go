@@ -180,7 +180,7 @@ func (s *session) recheck(set ipam.RangeSet) (bool, error) {
 		if err != nil {
 			return done, err
 		}
-		if now-time.Duration(t.checked)*time.Second < recheckAfter {
+		if since := now - time.Duration(t.checked)*time.Second; since >= 0 && since < recheckAfter {
 			continue
 		}
 		if err := s.check(); err != nil {

@@ -35,7 +35,7 @@
 // A table is never believed against a name: an address it offers is skipped when its name is taken. Each change is wrapped in
 // a dirty mark; a table that is missing, cut, dirty or contradicts itself is built anew from the names. An address that
 // a table lost costs only room until then, and before a range is reported exhausted its table is compared with the names, at most once
-// a minute. A table covers the first 2^20 addresses of its range, so that an IPv6 /64 works like any other; addresses
+// a minute. Retain goes through all tables, slot by slot. A table covers the first 2^20 addresses of its range, so that an IPv6 /64 works like any other; addresses
 // beyond it can be requested.
 //
 // Why not a slot table alone, with a journal? Then a lost or damaged table would have to be believed or every record read;

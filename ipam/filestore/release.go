@@ -147,7 +147,7 @@ func (s *session) dropTables() error {
 }
 
 // Retain releases the leases of all owners that are not in valid and returns what it released. It goes on past errors and
-// returns them joined. As with CNI's GC, no Allocate may run between the time that valid describes and Retain's return.
+// returns them joined. It leaves records, names and slot tables that agree with each other. As with CNI's GC, no Allocate may run between the time that valid describes and Retain's return.
 func (a *Allocator) Retain(ctx context.Context, valid []ipam.Owner) ([]ipam.Lease, error) {
 	keep := make(map[ipam.Owner]bool, len(valid))
 	for _, o := range valid {
@@ -173,7 +173,7 @@ func (a *Allocator) Retain(ctx context.Context, valid []ipam.Owner) ([]ipam.Leas
 			freed = append(freed, lease)
 		}
 	}
-	err = a.locked(ctx, false, func(s *session) error { return s.check() })
+	err = a.locked(ctx, false, (*session).examine)
 	if err != nil && !errors.Is(err, errNoStore) {
 		errs = append(errs, fmt.Errorf("check the store of network %s: %w", a.network, err))
 	}
