@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Verdicts other than the names of endpoints.
@@ -87,7 +89,7 @@ func words(text string) answer {
 // ask sends one packet, or opens one connection, from a new port. It must run in the machine's namespace.
 func (m *machine) ask(protocol, to string, patience time.Duration) string {
 	begin := time.Now()
-	word := m.question(protocol, to, patience)
+	word, _ := m.question(protocol, to, patience)
 	m.asked.Add(1)
 	if time.Since(begin) > second {
 		m.waited.Add(1)
@@ -98,17 +100,18 @@ func (m *machine) ask(protocol, to string, patience time.Duration) string {
 	return word
 }
 
-func (m *machine) question(protocol, to string, patience time.Duration) string {
+// question is ask, and says whether TCP sent something again to get its answer.
+func (m *machine) question(protocol, to string, patience time.Duration) (word string, again bool) {
 	if protocol == "sctp" {
 		at, err := netip.ParseAddrPort(to)
 		if err != nil {
-			return verdict(err)
+			return verdict(err), false
 		}
-		return associate(at, patience)
+		return associate(at, patience), false
 	}
 	conn, err := (&net.Dialer{Timeout: patience}).Dial(protocol, to)
 	if err != nil {
-		return verdict(err)
+		return verdict(err), false
 	}
 	defer conn.Close()
 	if tcp, ok := conn.(*net.TCPConn); ok {
@@ -116,12 +119,30 @@ func (m *machine) question(protocol, to string, patience time.Duration) string {
 	}
 	name, from, err := greeted(conn, patience)
 	if err != nil {
-		return verdict(err)
+		return verdict(err), false
 	}
 	if name != world && from != addrOf(conn.LocalAddr()) {
 		name += "~"
 	}
-	return name
+	return name, sentAgain(conn) > 0
+}
+
+// sentAgain is how many segments of a TCP connection the kernel had to send again, its SYN among them; 0 of other connections.
+func sentAgain(conn net.Conn) (segments uint32) {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return 0
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) { // of a closed one: it has failed
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			segments = info.Total_retrans
+		}
+	})
+	return segments
 }
 
 // greeted exchanges the first words with whoever is at the other end.

@@ -92,20 +92,21 @@ func (c *customers) now(format string, args ...any) {
 	c.phase = fmt.Sprintf(format, args...)
 }
 
-// begin begins a question; what it returns is to be called with how that failed, if it did.
-func (c *customers) begin() (end func(failure string)) {
+// begin begins a question; what it returns is to be called with how that failed, if it did, and with whether TCP had to send something again. An answer
+// that came late although nothing was lost is the machine's doing: it has other work.
+func (c *customers) begin() (end func(failure string, again bool)) {
 	begin := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	phase := c.phase
 	c.asked++
-	return func(failure string) {
+	return func(failure string, again bool) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		took := time.Since(begin)
 		if took > second {
 			c.slow++
-			if failure == "" {
+			if failure == "" && again {
 				failure = fmt.Sprintf("an answer after %v", took)
 			}
 		}
@@ -148,10 +149,11 @@ func (c *customers) ask(ctx context.Context, m *machine, protocol, to string) {
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		end, failure := c.begin(), ""
-		if word := strings.TrimSuffix(m.question(protocol, to, hesitant), "~"); len(word) != 1 {
+		word, again := m.question(protocol, to, hesitant)
+		if len(strings.TrimSuffix(word, "~")) != 1 {
 			failure = fmt.Sprintf("new: %s to %s %s: %s", m.name, protocol, to, word)
 		}
-		end(failure)
+		end(failure, again)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -165,7 +167,7 @@ func (c *customers) talk(ctx context.Context, with *conversation, name string) {
 	defer ticker.Stop()
 	endpoint := ""
 	for ctx.Err() == nil {
-		end, failure := c.begin(), ""
+		end, failure, sent := c.begin(), "", sentAgain(with.Conn)
 		have, err := with.say(hesitant)
 		switch {
 		case err != nil:
@@ -174,7 +176,7 @@ func (c *customers) talk(ctx context.Context, with *conversation, name string) {
 			failure = fmt.Sprintf("standing: %s: %s answers, and not %s", name, have, endpoint)
 		}
 		endpoint = have
-		end(failure)
+		end(failure, sentAgain(with.Conn) > sent)
 		if err != nil && with.LocalAddr().Network() == "tcp" {
 			return
 		}
@@ -219,6 +221,16 @@ func TestTakeover(t *testing.T) {
 			must(t, r.Apply(t.Context(), v.expand(t, "{apiVersion: v1, kind: Namespace, metadata: {name: $ns}}", "")))
 			must(t, r.Apply(t.Context(), v.expand(t, service("web", dual, "type: NodePort, ports: [{name: t, port: 80, nodePort: $np}, {name: u, port: 80, nodePort: $np, protocol: UDP}]")+
 				slice{ports: "{name: t, port: 8080}, {name: u, port: 8080, protocol: UDP}", endpoints: "a b c d"}.yaml(), "")))
+			// Nobody asks before: the SYN of who does passes untranslated, and conntrack has the next one from that port pass, too, for two minutes.
+			written := func(name string) {
+				within(t, patience, func() error {
+					_, err := tryRun(t, r.machines[name].ns, wrote[mode])
+					return err
+				})
+			}
+			for _, name := range nodeNames {
+				written(name)
+			}
 			r.soon(t, v, probe{"a", "tcp $vip:80", "a~ b c d"}, probe{"out1", "tcp $node1:$np", "a~ b~ c~ d~"})
 
 			c := r.custom(t, v)
@@ -240,10 +252,7 @@ func TestTakeover(t *testing.T) {
 			for _, name := range nodeNames {
 				c.now("kube-proxy comes back on %s", name)
 				must(t, proxies[name].Restart(t.Context()))
-				within(t, patience, func() error {
-					_, err := tryRun(t, r.machines[name].ns, wrote[mode])
-					return err
-				})
+				written(name)
 				c.now("--proxy=off on %s", name)
 				r.serveBy(t, name, kubeProxy)
 			}
