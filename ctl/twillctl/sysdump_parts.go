@@ -309,7 +309,7 @@ func (n dumpedNode) check(ctx context.Context) ([]check.Result, error) {
 // take sets the flags as the daemon has its settings.
 func (f *checkFlags) take(settings []config.Setting) {
 	for name, to := range map[string]*string{
-		"backend": &f.backend, "proxy": &f.proxy, "policy": &f.policy, "iface": &f.options.Iface, "health-address": &f.health, "metrics-address": &f.metrics,
+		"backend": &f.backend, "proxy": &f.proxy, "policy": &f.policy, "iface": &f.options.Iface, "health-address": &f.health, "metrics-address": &f.metrics, "page": &f.page,
 		"cni-conf-dir": &f.options.ConfDir, "cni-bin-dir": &f.options.PluginsDir, "subnet-file": &f.options.SubnetFile,
 	} {
 		if at := slices.IndexFunc(settings, func(s config.Setting) bool { return s.Name == name }); at >= 0 {
