@@ -27,6 +27,7 @@ func fit() *Facts {
 		Setup: Setup{
 			Overlay: true, Proxy: true, Policy: true, IPv4: true, IPv6: true, VXLANPort: 8472, BGPPort: 179, Nodes: 3, Serves: true,
 			Health: netip.MustParseAddrPort("127.0.0.1:10270"), Metrics: netip.MustParseAddrPort("127.0.0.1:10270"), ConfDir: "/etc/cni/net.d", PluginsDir: "/opt/cni/bin",
+			Page: netip.MustParseAddrPort("127.0.0.1:10280"), GaugePort: 10270,
 		},
 		Release: [2]int{6, 8},
 		Sysctls: map[string]string{
@@ -48,7 +49,8 @@ func fit() *Facts {
 		Chains: []Chain{{Family: "inet", Table: "twill-masquerade", Name: "postrouting", Hook: "postrouting"},
 			{Family: "inet", Table: "twill-policy", Name: "forward", Hook: "forward", Drops: true}, {Family: "ip", Table: "filter", Name: "FORWARD", Hook: "forward"}},
 		Sockets: []Socket{{Protocol: "udp", Address: netip.MustParseAddrPort("0.0.0.0:8472")}, {"tcp", netip.MustParseAddrPort("127.0.0.1:10270"), "twilld"},
-			{"tcp", netip.MustParseAddrPort("192.0.2.1:10270"), "other"}, {"udp", netip.MustParseAddrPort("127.0.0.1:10270"), "other"}},
+			{"tcp", netip.MustParseAddrPort("192.0.2.1:10270"), "other"}, {"udp", netip.MustParseAddrPort("127.0.0.1:10270"), "other"},
+			{"tcp", netip.MustParseAddrPort("127.0.0.1:10280"), "twilld"}, {"udp", netip.MustParseAddrPort("10.244.1.1:10270"), "twilld"}},
 		Confs:   []NetConf{{Name: "00-multus.conf", Types: []string{"multus"}}, {Name: conflist, Types: []string{"twill"}}, {Name: "20-flannel.conflist", Types: []string{"flannel"}}},
 		Plugins: []Plugin{{Name: "twill", Version: "abc"}, {Name: "twill-ipam"}, {Name: "loopback", Version: "old"}},
 		Version: "abc",
@@ -201,6 +203,15 @@ func TestRules(t *testing.T) {
 		},
 			[]string{"FAILURE ports: a program listens on tcp 127.0.0.1:9100"}, "--metrics-address"},
 		{"a listener that cannot be seen", listen("tcp", "127.0.0.1:10270", ""), nil, ""},
+		{"the page's port", listen("tcp", "127.0.0.1:10280", "nginx"), []string{"FAILURE ports: nginx listens on tcp 127.0.0.1:10280"}, "--page"},
+		{"the page's port, without a page", func(f *Facts) { f.Page = netip.AddrPort{}; listen("tcp", "127.0.0.1:10280", "nginx")(f) }, nil, ""},
+		{"the port of measurements", listen("udp", "10.244.1.1:10270", "dnsmasq"), []string{"FAILURE ports: dnsmasq has udp 10.244.1.1:10270"}, "ss -lunp sport = :10270"},
+		{"the port of measurements, everywhere", func(f *Facts) {
+			f.Links = slices.DeleteFunc(f.Links, func(l Link) bool { return l.Name == bridge })
+			listen("udp", "[::]:10270", "dnsmasq")(f)
+		}, []string{"FAILURE ports: dnsmasq has udp [::]:10270"}, "ss -lunp sport = :10270"},
+		{"the port of measurements, by a program that cannot be seen", listen("udp", "0.0.0.0:10270", ""), nil, ""},
+		{"the port of measurements, without a page", func(f *Facts) { f.Page = netip.AddrPort{}; listen("udp", "0.0.0.0:10270", "dnsmasq")(f) }, nil, ""},
 		{"BGP's port", func(f *Facts) { f.BGP = true; listen("tcp", "192.0.2.1:179", "bird")(f) }, []string{"FAILURE ports: bird listens on tcp 192.0.2.1:179"}, "--bgp-config"},
 		{"BGP's port, without BGP", listen("tcp", "192.0.2.1:179", "bird"), nil, ""},
 		{"another network comes first", func(f *Facts) {
@@ -236,6 +247,28 @@ func TestRules(t *testing.T) {
 				t.Errorf("mend %q, want %q in it", first, tt.mend)
 			}
 		})
+	}
+}
+
+// A firewall's chain at input says by which ports the node is to be heard.
+func TestHeard(t *testing.T) {
+	tests := []struct {
+		name string
+		set  func(*Facts)
+		want string
+	}{
+		{"VXLAN and a page", func(*Facts) {}, "the node does not hear other nodes (udp 8472, udp 10270), its own pods, nor who reads its page (tcp 10280), unless its rules accept that"},
+		{"no page", func(f *Facts) { f.Page = netip.AddrPort{} }, "the node does not hear other nodes (udp 8472) nor its own pods, unless its rules accept that"},
+		{"BGP and a page", func(f *Facts) { f.BGP, f.Overlay = true, false },
+			"the node does not hear other nodes (tcp 179, udp 10270), its own pods, nor who reads its page (tcp 10280), unless its rules accept that"},
+	}
+	for _, tt := range tests {
+		f := fit()
+		tt.set(f)
+		f.Chains = []Chain{{"inet", "mine", "input", "input", true, 2, 0}}
+		if found := dropping(f); len(found) != 1 || found[0].Breaks != tt.want {
+			t.Errorf("%s: %+v, want %q", tt.name, found, tt.want)
+		}
 	}
 }
 

@@ -14,7 +14,9 @@ type Setup struct {
 	IPv4, IPv6          bool
 	VXLANPort, BGPPort  uint16
 	Health, Metrics     netip.AddrPort
-	Nodes               int // of the cluster
+	Page                netip.AddrPort // not valid: there is none, and nothing is measured
+	GaugePort           uint16         // UDP, on which nodes with a page measure how they reach each other
+	Nodes               int            // of the cluster
 	ConfDir, PluginsDir string
 	Serves              bool // Twill has made something on the host already
 }

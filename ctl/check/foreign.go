@@ -25,7 +25,7 @@ func dropping(f *Facts) []Finding {
 		what, mend := fmt.Sprintf("the chain %s of table %s %s drops what its %d rules do not accept", c.Name, c.Family, c.Table, c.Rules), c.mend()
 		breaks := "pods do not reach other nodes, nor the outside, unless its rules accept their packets"
 		if c.Hook == "input" {
-			all = append(all, warn(what, fmt.Sprintf("the node does not hear other nodes (%s) nor its own pods, unless its rules accept that", f.ports()), mend))
+			all = append(all, warn(what, "the node does not hear "+f.heard()+", unless its rules accept that", mend))
 			continue
 		}
 		if c.Rules == 0 {
@@ -57,6 +57,14 @@ func (f *Facts) concerns(family string) bool {
 	return family == "inet" || family == "ip" && f.IPv4 || family == "ip6" && f.IPv6
 }
 
+// heard are those whose packets are for the node itself.
+func (f *Facts) heard() string {
+	if f.Page.IsValid() {
+		return fmt.Sprintf("other nodes (%s), its own pods, nor who reads its page (tcp %d)", f.ports(), f.Page.Port())
+	}
+	return fmt.Sprintf("other nodes (%s) nor its own pods", f.ports())
+}
+
 // ports are those by which nodes reach each other.
 func (f *Facts) ports() string {
 	var all []string
@@ -65,6 +73,9 @@ func (f *Facts) ports() string {
 	}
 	if f.BGP {
 		all = append(all, fmt.Sprintf("tcp %d", f.BGPPort))
+	}
+	if f.Page.IsValid() {
+		all = append(all, fmt.Sprintf("udp %d", f.GaugePort))
 	}
 	return strings.Join(all, ", ")
 }

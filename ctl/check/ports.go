@@ -23,6 +23,10 @@ func ports(f *Facts) []Finding {
 	if f.Metrics != f.Health {
 		all = append(all, f.listener(f.Metrics, "twilld does not start", "or start twilld with another --metrics-address")...)
 	}
+	if f.Page.IsValid() {
+		all = append(all, f.listener(f.Page, "twilld serves no web page until it has the port", "or start twilld with another --page")...)
+		all = append(all, f.gaugePort()...)
+	}
 	return all
 }
 
@@ -47,12 +51,36 @@ func (f *Facts) tunnels() bool {
 	return slices.ContainsFunc(f.Links, func(l Link) bool { return l.VXLAN != nil && cmp.Or(l.VXLAN.Port, f.VXLANPort) == f.VXLANPort })
 }
 
-// listener looks for another program than twilld that listens there. Where Twill serves, one that cannot be seen is twilld: in another container.
+// gaugePort looks for other programs that have the port of measurements on the node's own addresses in its pod subnets. Before the bridge is there, only those that
+// have the port everywhere are found.
+func (f *Facts) gaugePort() []Finding {
+	var own []netip.Addr
+	if l := f.link(bridge); l != nil {
+		for _, p := range l.Addresses {
+			own = append(own, p.Addr())
+		}
+	}
+	var all []Finding
+	for _, s := range f.Sockets {
+		at := s.Address.Addr()
+		if s.Protocol == "udp" && s.Address.Port() == f.GaugePort && f.stranger(s) && (at.IsUnspecified() || slices.Contains(own, at)) {
+			all = append(all, fail(fmt.Sprintf("%s has udp %s", s.program(), s.Address), "this node answers no measurements: on the pages of other nodes the way to it is red",
+				fmt.Sprintf("stop what `ss -lunp sport = :%d` names", f.GaugePort)))
+		}
+	}
+	return all
+}
+
+// stranger reports whether the socket is another program's than twilld's. Where Twill serves, a program that cannot be seen is twilld: in another container.
+func (f *Facts) stranger(s Socket) bool {
+	return s.Program != "twilld" && (s.Program != "" || !f.Serves)
+}
+
+// listener looks for another program than twilld that listens there.
 func (f *Facts) listener(at netip.AddrPort, breaks, or string) []Finding {
 	var all []Finding
 	for _, s := range f.Sockets {
-		hidden := s.Program == "" && f.Serves
-		if s.Protocol == "tcp" && s.Program != "twilld" && !hidden && s.Address.Port() == at.Port() && at.Port() != 0 && clash(s.Address.Addr(), at.Addr()) {
+		if s.Protocol == "tcp" && f.stranger(s) && s.Address.Port() == at.Port() && at.Port() != 0 && clash(s.Address.Addr(), at.Addr()) {
 			all = append(all, fail(fmt.Sprintf("%s listens on tcp %s", s.program(), s.Address), breaks, fmt.Sprintf("stop what `ss -ltnp sport = :%d` names, %s", at.Port(), or)))
 		}
 	}

@@ -103,11 +103,28 @@ func stateOf(p *corev1.Pod) (running bool, image string) {
 }
 
 // Dial connects to the socket of the node's daemon. The connection lasts until it is closed or ctx ends.
-func (c *Cluster) Dial(ctx context.Context, n Node) (net.Conn, error) {
+func (c *Cluster) Dial(ctx context.Context, n Node) (net.Conn, error) { return c.run(ctx, n, "relay") }
+
+// maxOutput is how much of what a command prints is taken, in bytes.
+const maxOutput = 16 << 20
+
+// Output runs the twillctl of the image in the container of the node's daemon, and returns what it prints to its standard output. When the command ends with
+// another exit code than 0, there is an error beside what it printed.
+func (c *Cluster) Output(ctx context.Context, n Node, args ...string) ([]byte, error) {
+	conn, err := c.run(ctx, n, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close() // the command has ended, or is not waited for
+	return io.ReadAll(io.LimitReader(conn, maxOutput))
+}
+
+// run runs twillctl in the container of the node's daemon.
+func (c *Cluster) run(ctx context.Context, n Node, args ...string) (net.Conn, error) {
 	if !n.Running {
 		return nil, fmt.Errorf("the daemon's pod %s/%s does not run: `kubectl -n %s describe pod %s` says why", n.Namespace, n.Pod, n.Namespace, n.Pod)
 	}
-	return c.exec(ctx, n.Namespace, n.Pod, container, "twillctl", "relay")
+	return c.exec(ctx, n.Namespace, n.Pod, container, append([]string{"twillctl"}, args...)...)
 }
 
 // exec runs a command in a container. The connection is its standard input and output, and lasts until it is closed or ctx ends.

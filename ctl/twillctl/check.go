@@ -15,16 +15,19 @@ import (
 	"github.com/twill-cni/twill/ctl/check"
 	"github.com/twill-cni/twill/ctl/check/host"
 	"github.com/twill-cni/twill/ctl/lab"
+	"github.com/twill-cni/twill/daemon/config"
+	"github.com/twill-cni/twill/daemon/gauge"
 )
 
 // checkFlags say what twilld is told on the host, and which host is meant.
 type checkFlags struct {
-	options                 host.Options
-	backend, proxy, policy  string
-	health, metrics, output string
-	lab                     lab.Options
-	node                    string
-	ipv6                    bool
+	options                host.Options
+	backend, proxy, policy string
+	health, metrics, page  string
+	output                 string
+	lab                    lab.Options
+	node                   string
+	ipv6                   bool
 }
 
 func newCheck(to streams) *cobra.Command {
@@ -71,6 +74,7 @@ func (f *checkFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&o.Iface, "iface", "", "twilld's --iface (default: that of the default route)")
 	flags.StringVar(&f.health, "health-address", "127.0.0.1:10270", "twilld's --health-address")
 	flags.StringVar(&f.metrics, "metrics-address", "127.0.0.1:10270", "twilld's --metrics-address")
+	flags.StringVar(&f.page, "page", "", "twilld's --page; empty: it serves none and measures nothing")
 	flags.StringVar(&o.ConfDir, "cni-conf-dir", "/etc/cni/net.d", "twilld's --cni-conf-dir")
 	flags.StringVar(&o.PluginsDir, "cni-bin-dir", "/opt/cni/bin", "twilld's --cni-bin-dir")
 	flags.StringVar(&o.SubnetFile, "subnet-file", "/run/flannel/subnet.env", "twilld's --subnet-file")
@@ -103,6 +107,10 @@ func (f *checkFlags) look(ctx context.Context) (facts *check.Facts, err error) {
 	if o.Metrics, err = listenAddress(f.metrics); err != nil {
 		return nil, fmt.Errorf("--metrics-address: %w", err)
 	}
+	if o.Page, err = listenAddress(config.PageAddress(f.page)); err != nil {
+		return nil, fmt.Errorf("--page: %w", err)
+	}
+	o.GaugePort = gauge.Port
 	o.BGP, o.Proxy, o.Policy, o.IPv6, o.Version = f.backend == "bgp", f.proxy != "off", f.policy == "on", f.ipv6, host.Version()
 	if f.lab.Name != "" {
 		return f.lookAtNode(ctx, o)

@@ -24,6 +24,7 @@ func TestCheckCommand(t *testing.T) {
 			"\nFAILURE: network configurations: " + filepath.Join(dir, "05-other.conf") + ", of bridge, sorts before 10-twill.conflist\n  breaks: container runtimes take it", "\n  mend:   once nothing needs it: mv "}}},
 		{"bad backend", []string{"--backend", "ipip"}, answer{code: 1, stderr: `--backend "ipip": want vxlan or bgp`}},
 		{"bad address", []string{"--metrics-address", "here"}, answer{code: 1, stderr: "--metrics-address: "}},
+		{"bad page", []string{"--page", "here"}, answer{code: 1, stderr: "--page: "}},
 		{"bad format", []string{"-o", "wide"}, answer{code: 1, stderr: `--output "wide"`}},
 		{"no lab", []string{"--lab", "none", "--state-dir", dir}, answer{code: 1, stderr: "open lab none: not found"}},
 	}

@@ -33,8 +33,8 @@ anew without. It does hold names and addresses of nodes, pods and Services.
 
 FILE is twill-sysdump-TIME.tar.gz unless it is given, and - is standard output. It is of
 mode 0600, and there when it is whole. It needs root, since the daemon's socket is root's,
-or with --all-nodes a kubeconfig that may list and exec into the daemon's pods; then "check"
-is not among the parts. On this machine and in a lab a node whose twilld is dead is looked at, too.`,
+or with --all-nodes a kubeconfig that may list and exec into the daemon's pods, where "check"
+is run then. On this machine and in a lab a node whose twilld is dead is looked at, too.`,
 		Example: `  twillctl sysdump
   twillctl sysdump /tmp/demo.tar.gz --lab demo
   twillctl sysdump --all-nodes - | tar -tz`,

@@ -3,12 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 
@@ -29,6 +29,7 @@ const (
 	byDaemon = "twilld's socket"
 	byKernel = "the kernel, on this machine"
 	byFiles  = "files on this machine"
+	byPod    = "twillctl check, in the container of twilld"
 )
 
 // dumpedNode is a node that parts are taken of.
@@ -175,8 +176,11 @@ func (n dumpedNode) parts() []sysdump.Part {
 			return f.content(ctx, v)
 		})
 	}
-	if n.here != nil {
+	switch {
+	case n.here != nil:
 		add("check.json", byKernel, sysdump.JSON(n.check))
+	case n.runs != nil:
+		add("check.json", byPod, sysdump.JSON(n.checkThere))
 	}
 	return all
 }
@@ -306,14 +310,40 @@ func (n dumpedNode) check(ctx context.Context) ([]check.Result, error) {
 	return check.Run(facts), nil
 }
 
+// checkThere runs "twillctl check" where the daemon runs, which has its network and its files, with what the daemon was told.
+func (n dumpedNode) checkThere(ctx context.Context) (json.RawMessage, error) {
+	settings, err := n.client.Settings(ctx)
+	if err != nil {
+		return nil, err
+	}
+	args := []string{"check", "--output=json"}
+	known := new(checkFlags).told()
+	for _, s := range settings {
+		if known[s.Name] != nil && (s.Name != "page" || s.Value != "") { // a twillctl of before there was a page knows no such flag
+			args = append(args, "--"+s.Name+"="+s.Value)
+		}
+	}
+	text, err := n.runs(ctx, args...)
+	if err != nil && !json.Valid(text) { // beside an answer, the exit code says no more than that something in it fails
+		return nil, err
+	}
+	return text, nil
+}
+
 // take sets the flags as the daemon has its settings.
 func (f *checkFlags) take(settings []config.Setting) {
-	for name, to := range map[string]*string{
-		"backend": &f.backend, "proxy": &f.proxy, "policy": &f.policy, "iface": &f.options.Iface, "health-address": &f.health, "metrics-address": &f.metrics,
-		"cni-conf-dir": &f.options.ConfDir, "cni-bin-dir": &f.options.PluginsDir, "subnet-file": &f.options.SubnetFile,
-	} {
-		if at := slices.IndexFunc(settings, func(s config.Setting) bool { return s.Name == name }); at >= 0 {
-			*to = settings[at].Value
+	told := f.told()
+	for _, s := range settings {
+		if to := told[s.Name]; to != nil {
+			*to = s.Value
 		}
+	}
+}
+
+// told are the flags that are settings of the daemon, by their names.
+func (f *checkFlags) told() map[string]*string {
+	return map[string]*string{
+		"backend": &f.backend, "proxy": &f.proxy, "policy": &f.policy, "iface": &f.options.Iface, "health-address": &f.health, "metrics-address": &f.metrics, "page": &f.page,
+		"cni-conf-dir": &f.options.ConfDir, "cni-bin-dir": &f.options.PluginsDir, "subnet-file": &f.options.SubnetFile,
 	}
 }

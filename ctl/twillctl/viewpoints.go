@@ -26,6 +26,8 @@ type viewpoint struct {
 	node   string // its name; empty: this machine, whatever its name in the cluster is
 	runDir string // on this machine; empty: the node is another one
 	client *api.Client
+	// runs runs twillctl on the node, another machine, where its daemon runs, and returns what it prints; nil: that cannot be done.
+	runs func(ctx context.Context, args ...string) ([]byte, error)
 }
 
 func (v viewpoint) String() string {
@@ -108,7 +110,11 @@ func (f *viewpoints) openCluster(ctx context.Context) ([]viewpoint, error) {
 	}
 	var all []viewpoint
 	for _, n := range nodes {
-		all = append(all, viewpoint{node: n.Name, client: api.NewClientBy("node "+n.Name, func(ctx context.Context) (net.Conn, error) { return cluster.Dial(ctx, n) })})
+		all = append(all, viewpoint{
+			node:   n.Name,
+			client: api.NewClientBy("node "+n.Name, func(ctx context.Context) (net.Conn, error) { return cluster.Dial(ctx, n) }),
+			runs:   func(ctx context.Context, args ...string) ([]byte, error) { return cluster.Output(ctx, n, args...) },
+		})
 	}
 	return all, nil
 }

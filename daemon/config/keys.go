@@ -208,12 +208,16 @@ func address(field func(*Config) *string) func(*Config, string) error {
 	}
 }
 
-// parsePage takes the loopback address where none is given: what is shown is nobody else's business.
-func parsePage(c *Config, v string) error {
+// PageAddress returns the address that the value of "page" stands for: that of the loopback link where none is given, since what is shown is nobody else's business.
+func PageAddress(v string) string {
 	if port := strings.TrimPrefix(v, ":"); v != "" && !strings.Contains(port, ":") {
-		v = net.JoinHostPort("127.0.0.1", port)
+		return net.JoinHostPort("127.0.0.1", port)
 	}
-	return address(func(c *Config) *string { return &c.Page })(c, v)
+	return v
+}
+
+func parsePage(c *Config, v string) error {
+	return address(func(c *Config) *string { return &c.Page })(c, PageAddress(v))
 }
 
 func parseEndpoints(c *Config, v string) error {

@@ -41,7 +41,7 @@ func (g *Gauge) ask(ctx context.Context) error {
 			return asking.Wait()
 		case <-next.C:
 		}
-		p, self, n := g.turn()
+		p, self, n := g.turn(time.Now())
 		if p != nil {
 			asking.Go(func() error {
 				g.took(p, exchange(ctx, self, p.address))
@@ -58,20 +58,58 @@ func (g *Gauge) ask(ctx context.Context) error {
 	}
 }
 
-// turn returns whose turn it is, or nil when that one still has time to answer, the address that it is asked from, and how many peers there are.
-func (g *Gauge) turn() (p *peer, self netip.Addr, n int) {
+// turn returns whose turn it is, or nil when that one was asked a moment ago, the address that it is asked from, and how many peers there are. Where a round takes
+// longer than askPeriod, every other turn is a suspect's, if there is one.
+func (g *Gauge) turn(now time.Time) (p *peer, self netip.Addr, n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.order) == 0 {
+	n = len(g.order)
+	if n == 0 {
 		return nil, self, 0
 	}
-	g.next = (g.next + 1) % len(g.order)
-	p = g.peers[g.order[g.next]]
-	if p.busy {
-		return nil, self, len(g.order)
+	if p = g.suspected(now); p == nil {
+		g.next = (g.next + 1) % n
+		p = g.peers[g.order[g.next]]
+		if p.busy || n > askRate && now.Sub(p.asked) < askPeriod {
+			return nil, self, n
+		}
 	}
-	p.busy = true
-	return p, p.self, len(g.order)
+	p.busy, p.asked = true, now
+	return p, p.self, n
+}
+
+// suspected returns the suspect whose turn it is; nil: it is nobody's. mu is held.
+func (g *Gauge) suspected(now time.Time) *peer {
+	if g.again {
+		g.again = false
+		return nil
+	}
+	for len(g.suspects) > 0 {
+		p := g.suspects[0]
+		switch {
+		case g.peers[p.address] == p && p.inDoubt() && (p.busy || now.Sub(p.asked) < askPeriod):
+			return nil // those behind it have not waited longer
+		case g.peers[p.address] == p && p.inDoubt():
+			g.again = true
+		}
+		g.suspects[0] = nil
+		g.suspects, p.suspect = g.suspects[1:], false
+		if g.again {
+			return p
+		}
+	}
+	return nil
+}
+
+// inDoubt reports whether a peer did not answer, and the next answers will tell whether it is reached no more.
+func (p *peer) inDoubt() bool { return p.window.missed > 0 && p.window.missed < downAfter }
+
+// doubt has a peer that is in doubt asked again soon; mu is held.
+func (g *Gauge) doubt(p *peer) {
+	if len(g.order) > askRate && !p.suspect && p.inDoubt() && g.peers[p.address] == p {
+		p.suspect = true
+		g.suspects = append(g.suspects, p)
+	}
 }
 
 // outcome is that of a question.
@@ -92,6 +130,7 @@ func (g *Gauge) took(p *peer, o outcome) {
 		p.trouble = o.err.Error()
 	}
 	p.window.add(o.rtt)
+	g.doubt(p)
 	g.metrics.took(o)
 	if o.rtt == 0 {
 		return

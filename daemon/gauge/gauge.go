@@ -58,6 +58,8 @@ type peer struct {
 	trouble  string
 	edges    []Edge
 	busy     bool
+	asked    time.Time     // at last
+	suspect  bool          // it is among Gauge.suspects
 	limit    *rate.Limiter // of what it is answered
 }
 
@@ -77,6 +79,9 @@ type Gauge struct {
 	next   int
 	said   []byte // what is answered
 	saidAt time.Time
+
+	suspects []*peer // to be asked again soon, those first that have waited longest; some may be none any more
+	again    bool    // the last turn was one of theirs
 }
 
 // New makes a Gauge of the node with that name. It asks nobody before Run.
@@ -169,18 +174,26 @@ func (g *Gauge) worst(now time.Time) []byte {
 	if g.said != nil && now.Sub(g.saidAt) < worstPeriod {
 		return g.said
 	}
-	edges := make([]Edge, 0, len(g.order))
+	edges := make([]Edge, 0, maxEdges+1) // the worst so far, sorted
 	for _, a := range g.order {
 		w := &g.peers[a].window
 		s := w.sum()
-		edges = append(edges, Edge{To: a, State: w.state(), Loss: s.loss(), RTT: s.median})
+		e := Edge{To: a, State: w.state(), Loss: s.loss(), RTT: s.median}
+		if len(edges) == maxEdges && compareEdges(e, edges[maxEdges-1]) > 0 {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(edges, e, compareEdges)
+		edges = slices.Insert(edges, at, e)
+		edges = edges[:min(len(edges), maxEdges)]
 	}
-	slices.SortFunc(edges, func(a, b Edge) int {
-		return cmp.Or(cmp.Compare(badness[b.State], badness[a.State]), cmp.Compare(b.Loss, a.Loss), cmp.Compare(b.RTT, a.RTT), a.To.Compare(b.To))
-	})
 	g.said, g.saidAt = newAnswer(g.node, edges), now
 	return g.said
 }
 
+// compareEdges has the worse one first.
+func compareEdges(a, b Edge) int {
+	return cmp.Or(cmp.Compare(badness(b.State), badness(a.State)), cmp.Compare(b.Loss, a.Loss), cmp.Compare(b.RTT, a.RTT), a.To.Compare(b.To))
+}
+
 // badness orders states.
-var badness = map[State]int{Down: 3, Silent: 2, Up: 1, Unknown: 0}
+func badness(s State) int { return slices.Index([]State{Unknown, Up, Silent, Down}, s) }

@@ -183,8 +183,9 @@ func TestTurns(t *testing.T) {
 	g.SetSelf(leases[0].Subnets())
 	g.SetLeases(leases)
 	seen := map[netip.Addr]bool{}
+	now := time.Unix(0, 0)
 	for range 4999 {
-		p, _, n := g.turn()
+		p, _, n := g.turn(now)
 		if p == nil || n != 4999 {
 			t.Fatalf("%v of %d", p, n)
 		}
@@ -193,7 +194,7 @@ func TestTurns(t *testing.T) {
 	if len(seen) != 4999 {
 		t.Errorf("%d of 4999 were asked", len(seen))
 	}
-	if p, _, _ := g.turn(); p != nil {
+	if p, _, _ := g.turn(now); p != nil {
 		t.Error("a peer is asked twice at a time")
 	}
 }

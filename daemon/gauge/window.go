@@ -29,17 +29,18 @@ type window struct {
 	asked    int // ever
 	missed   int // in a row, at the end
 	answered bool
+	figures  sum // of the ring: they are looked at more often than it changes
 }
 
 // add takes in an outcome; rtt is 0 when no answer came.
 func (w *window) add(rtt time.Duration) {
 	w.ring[w.asked%windowSize] = rtt
 	w.asked++
-	if rtt == 0 {
-		w.missed++
-		return
+	w.missed++
+	if rtt > 0 {
+		w.missed, w.answered = 0, true
 	}
-	w.missed, w.answered = 0, true
+	w.figures = w.count()
 }
 
 func (w *window) state() State {
@@ -67,7 +68,10 @@ func (s sum) loss() float64 {
 	return float64(s.lost) / float64(s.asked)
 }
 
-func (w *window) sum() (s sum) {
+// sum returns the window in figures.
+func (w *window) sum() sum { return w.figures }
+
+func (w *window) count() (s sum) {
 	s.asked = min(w.asked, windowSize)
 	rtts := make([]time.Duration, 0, windowSize)
 	for i := range s.asked {

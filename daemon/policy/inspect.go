@@ -87,7 +87,7 @@ func (i *Inspector) Verdict(ctx context.Context, flow policy.Flow) (*api.FlowVer
 	return v, nil
 }
 
-// verdict builds a World of all that is known, for which no sync waits.
+// verdict builds a World of what is known of both ends, for which no sync waits.
 func (e *Enforcer) verdict(ctx context.Context, flow filter.Flow) (*api.FlowVerdict, error) {
 	v, facts, err := e.answer(ctx, flow)
 	if err != nil {
@@ -100,7 +100,7 @@ func (e *Enforcer) verdict(ctx context.Context, flow filter.Flow) (*api.FlowVerd
 	return v, nil
 }
 
-// answer says what the table as it was written says of the flow, and what was known then.
+// answer says what the table as it was written says of the flow, and what was known of its ends then.
 func (e *Enforcer) answer(ctx context.Context, flow filter.Flow) (*api.FlowVerdict, store.PolicyChanges, error) {
 	release, err := e.ask(ctx)
 	if err != nil {
@@ -119,7 +119,7 @@ func (e *Enforcer) answer(ctx context.Context, flow filter.Flow) (*api.FlowVerdi
 		Allowed: answer.Allowed(),
 		Egress:  side(policy.Egress, flow.Src, answer.Egress),
 		Ingress: side(policy.Ingress, flow.Dst, answer.Ingress),
-	}, e.filter.Facts(), nil
+	}, e.filter.FactsAt(flow.Src, flow.Dst), nil
 }
 
 func decisionOf(d policy.Decision, flow policy.Flow) api.FlowDecision {
@@ -137,12 +137,11 @@ func (i *Inspector) Find(ctx context.Context, name store.ObjectName) ([]api.Clus
 	if err != nil {
 		return nil, err
 	}
-	defer release()
+	pods := e.filter.Named(name)
+	release()
 	found := []api.ClusterPod{}
-	for key, pod := range e.filter.Facts().Pods {
-		if key.Name == name {
-			found = append(found, api.ClusterPod{Namespace: name.Namespace, Name: name.Name, Node: key.Node, Addresses: pod.Addrs})
-		}
+	for _, pod := range pods {
+		found = append(found, api.ClusterPod{Namespace: name.Namespace, Name: name.Name, Node: pod.Node, Addresses: pod.Addrs})
 	}
 	slices.SortFunc(found, func(a, b api.ClusterPod) int { return strings.Compare(a.Node, b.Node) })
 	return found, nil

@@ -15,16 +15,17 @@ import (
 // mostPods is how many pods are listed for a rule: a rule about all pods of a cluster has thousands.
 const mostPods = 50
 
-// Rules returns the rules that a pod of this node has, in the order in which they are asked, those of egress first.
+// Rules returns the rules that a pod of this node has, in the order in which they are asked, those of egress first. The pods that a rule is about are looked for
+// among all of the cluster, for which no sync waits.
 func (i *Inspector) Rules(ctx context.Context, name store.ObjectName) (*api.PolicyRules, error) {
 	e := i.enforcer
 	release, err := e.ask(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	facts := e.filter.Facts()
-	pod := facts.Pods[store.PodKey{Node: e.opts.NodeName, Name: name}]
+	pod, facts := e.filter.PodFacts(store.PodKey{Node: e.opts.NodeName, Name: name})
+	known := everybody{e.filter.Pods(), e.filter.Namespaces()}
+	release()
 	if pod == nil {
 		return nil, fmt.Errorf("pod %s: this node knows no labels of such a pod", name)
 	}
@@ -33,7 +34,7 @@ func (i *Inspector) Rules(ctx context.Context, name store.ObjectName) (*api.Poli
 	for _, direction := range []policy.Direction{policy.Egress, policy.Ingress} {
 		chain := policy.Select(direction, pod, own, maps.Values(facts.Policies), maps.Values(facts.ClusterPolicies))
 		for _, r := range chain.Rules() {
-			out.Rules = append(out.Rules, describeRule(direction, r, facts))
+			out.Rules = append(out.Rules, describeRule(direction, r, known))
 		}
 		isolating := &out.IsolatedEgress
 		if direction == policy.Ingress {
@@ -46,7 +47,13 @@ func (i *Inspector) Rules(ctx context.Context, name store.ObjectName) (*api.Poli
 	return out, nil
 }
 
-func describeRule(direction policy.Direction, r policy.Rule, facts store.PolicyChanges) api.PolicyRule {
+// everybody are those whom rules may be about.
+type everybody struct {
+	pods       []*store.Pod
+	namespaces map[string]*store.Namespace
+}
+
+func describeRule(direction policy.Direction, r policy.Rule, known everybody) api.PolicyRule {
 	out := api.PolicyRule{Direction: direction.String(), Tier: string(r.Tier), Policy: r.Policy, Rule: r.Number, Name: r.Name, Action: string(r.Action)}
 	for _, peer := range r.Peers {
 		out.Peers = append(out.Peers, peerText(peer, r.Namespace))
@@ -57,8 +64,8 @@ func describeRule(direction policy.Direction, r policy.Rule, facts store.PolicyC
 	if len(r.Peers) == 0 {
 		return out
 	}
-	for _, pod := range facts.Pods {
-		labels := policy.NamespaceLabels(pod.Name.Namespace, facts.Namespaces[pod.Name.Namespace])
+	for _, pod := range known.pods {
+		labels := policy.NamespaceLabels(pod.Name.Namespace, known.namespaces[pod.Name.Namespace])
 		for _, a := range pod.Addrs {
 			if r.MatchesPeer(policy.Peer{Addr: a, Pod: pod, Namespace: labels}) {
 				out.Pods = append(out.Pods, pod.Name.String())

@@ -117,8 +117,10 @@ func TestFindAndRules(t *testing.T) {
 	if err != nil || len(found) != 1 || found[0].Node != "node-b" || !slices.Equal(found[0].Addresses, daemontest.Addrs("10.1.2.2")) {
 		t.Errorf("%+v, %v", found, err)
 	}
-	if found, err = i.Find(t.Context(), store.ObjectName{Namespace: "shop", Name: "nobody"}); err != nil || len(found) != 0 {
-		t.Errorf("%+v, %v", found, err)
+	for _, name := range []store.ObjectName{{Namespace: "shop", Name: "nobody"}, {Namespace: "nowhere", Name: "client"}} {
+		if found, err = i.Find(t.Context(), name); err != nil || len(found) != 0 {
+			t.Errorf("%s: %+v, %v", name, found, err)
+		}
 	}
 	rules, err := i.Rules(t.Context(), store.ObjectName{Namespace: "shop", Name: "web"})
 	if err != nil {
@@ -134,6 +136,10 @@ func TestFindAndRules(t *testing.T) {
 	}
 	if _, err := i.Rules(t.Context(), store.ObjectName{Namespace: "shop", Name: "client"}); err == nil {
 		t.Error("rules of another node's pod")
+	}
+	r.tell(pod("node-c", "client", "10.1.3.2", "role=client")) // of a StatefulSet, that has moved
+	if found, err = i.Find(t.Context(), store.ObjectName{Namespace: "shop", Name: "client"}); err != nil || len(found) != 2 || found[0].Node != "node-b" || found[1].Node != "node-c" {
+		t.Errorf("after it has moved: %+v, %v", found, err)
 	}
 }
 

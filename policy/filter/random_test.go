@@ -208,11 +208,22 @@ func (s *scene) sides(flow policy.Flow) [2]bool {
 	return [2]bool{source, target}
 }
 
-// check compares oracle, Allows, and the rules.
+// check compares oracle, Allows, and the rules; and for some what is decided by FactsAt with what all that was told says.
 func (s *scene) check(flows []policy.Flow) {
 	s.t.Helper()
-	for _, flow := range flows {
+	told := policy.NewWorld()
+	for _, c := range s.changes {
+		told.Apply(c)
+	}
+	for i, flow := range flows {
 		verdict := s.world.Decide(flow)
+		if i%8 == 0 {
+			about := policy.NewWorld()
+			about.Apply(s.filter.FactsAt(flow.Src, flow.Dst))
+			if have, want := about.Decide(flow), told.Decide(flow); !reflect.DeepEqual(have, want) {
+				s.t.Fatalf("%+v: by what FactsAt returns %v, by all that was told %v", flow, have, want)
+			}
+		}
 		want := s.expect(flow, verdict)
 		have := s.filter.Allows(Flow{Flow: flow})
 		if have != want {

@@ -17,7 +17,7 @@ type finding struct{ Verdict, What, Breaks, Mend string }
 // checkOf runs it on a node, and checks that the exit code says whether something fails.
 func checkOf(t *testing.T, l *lab.Lab, n *lab.Node) map[string][]finding {
 	t.Helper()
-	o := twillctl(t, "check", "--lab", l.Name(), "--lab-node", n.Name, "-o", "json")
+	o := twillctl(t, "check", "--page", "10280", "--lab", l.Name(), "--lab-node", n.Name, "-o", "json")
 	var all []struct {
 		Check string
 		Found []finding
@@ -59,6 +59,12 @@ func TestTwillctlCheck(t *testing.T) {
 	var taken net.Listener
 	must(t, n.Do(func() (err error) { taken, err = net.Listen("tcp", "127.0.0.1:10270"); return err }))
 	defer taken.Close()
+	var page net.Listener
+	must(t, n.Do(func() (err error) { page, err = net.Listen("tcp", "127.0.0.1:10280"); return err }))
+	defer page.Close()
+	var measured net.PacketConn
+	must(t, n.Do(func() (err error) { measured, err = net.ListenPacket("udp4", "0.0.0.0:10270"); return err }))
+	defer measured.Close()
 	faults := []struct{ check, verdict, what, line string }{
 		{"forwarding", "failure", "net.ipv4.ip_forward is 0", "sysctl -qw net.ipv4.ip_forward=0"},
 		{"rp_filter", "warning", "strict on flannel.1", "sysctl -qw net/ipv4/conf/flannel.1/rp_filter=1"},
@@ -72,6 +78,10 @@ func TestTwillctlCheck(t *testing.T) {
 		{"kube-proxy", "failure", "kube-proxy has the table ip kube-proxy", "nft add table ip kube-proxy; nft add chain ip kube-proxy services"},
 		{"ports", "warning", "vxlan7 is a VXLAN device with VNI 7", "ip link add vxlan7 type vxlan id 7 dstport 8472"},
 		{"ports", "failure", "listens on tcp 127.0.0.1:10270", "true"},
+		{"ports", "failure", "listens on tcp 127.0.0.1:10280", "true"},
+		{"ports", "failure", "has udp 0.0.0.0:10270", "true"},
+		{"foreign rules", "warning", "the chain input of table inet mine drops",
+			"nft 'add chain inet mine input { type filter hook input priority 0; policy drop; }'; nft add rule inet mine input iif lo accept"},
 		{"network configurations", "failure", "05-cilium.conflist, of cilium-cni", "true"},
 		{"plugins", "failure", "twill-ipam: it is not there", "true"},
 	}
@@ -79,7 +89,7 @@ func TestTwillctlCheck(t *testing.T) {
 		sh(t, n.Netns(), f.line)
 	}
 	found := checkOf(t, l, n)
-	people := twillctl(t, "check", "--lab", l.Name(), "--lab-node", n.Name)
+	people := twillctl(t, "check", "--page", "10280", "--lab", l.Name(), "--lab-node", n.Name)
 	for _, f := range faults {
 		named := false
 		for _, got := range found[f.check] {

@@ -30,7 +30,7 @@ func lookAtConf(f *check.Facts) error {
 // lookAtPlugins looks for Twill's and for loopback, which containerd runs for each pod. Without a directory twilld installs none, and where they are is not known.
 func lookAtPlugins(f *check.Facts) error {
 	if f.PluginsDir == "" {
-		return nil
+		return errors.New("where the plugins are is not known: twilld installs none (--cni-bin-dir)")
 	}
 	for _, name := range []string{"twill", "twill-ipam", "loopback"} {
 		file := filepath.Join(f.PluginsDir, name)

@@ -108,7 +108,10 @@ func TestFiles(t *testing.T) {
 		t.Error(diff)
 	}
 	f = &check.Facts{Setup: check.Setup{ConfDir: dir + "/none"}}
-	if err := errors.Join(lookAtConf(f), lookAtPlugins(f)); err != nil || f.Confs != nil || f.Plugins != nil {
-		t.Errorf("%v, %v, error %v", f.Confs, f.Plugins, err)
+	if err := lookAtConf(f); err != nil || f.Confs != nil {
+		t.Errorf("%v, error %v", f.Confs, err)
+	}
+	if err := lookAtPlugins(f); err == nil || f.Plugins != nil {
+		t.Errorf("plugins without a directory: %v, error %v", f.Plugins, err)
 	}
 }

@@ -14,12 +14,14 @@ export function classOf({ state, loss, rtt }, median) {
   return loss > 0 || rtt > Math.max(slowLeast, slowTimes * median) ? "warn" : "good";
 }
 
+const familyOf = (address) => (address.includes(":") ? "IPv6" : "IPv4");
+
 function middle(values) {
   const sorted = values.filter((v) => v > 0).sort((a, b) => a - b);
   return sorted.length ? sorted[Math.floor(sorted.length / 2)] : 0;
 }
 
-/** read makes nodes and edges of what /data/cluster answers. A node has one entry for each address family, an edge the worse of these. */
+/** read makes nodes and edges of what /data/cluster answers. A node has one entry for each address family, an edge the worse of these, and which that is where there are both. */
 export function read(data) {
   const self = { key: "self", name: data.node, self: true, addresses: data.addresses, underlay: "" };
   const nodes = new Map([["self", self]]);
@@ -35,20 +37,21 @@ export function read(data) {
   for (const n of nodes.values()) n.name ||= n.underlay || n.addresses[0] || n.key;
 
   const median = middle(data.peers.map((p) => p.rttNs));
+  const dual = new Set(data.peers.map((p) => familyOf(p.address))).size > 1;
   const edges = new Map();
   const add = (from, to, figures, far) => {
     const id = [from, to].sort().join(" ");
     const level = classOf(figures, median);
     const old = edges.get(id);
     if (old && (ranks[old.level] > ranks[level] || ranks[old.level] === ranks[level] && !old.far)) return;
-    edges.set(id, { id, from, to, level, far: far && (old?.far ?? true), ...figures });
+    edges.set(id, { id, from, to, level, far: far && (old?.far ?? true), ...figures, family: dual ? figures.family : "" });
   };
   const sessions = new Map((data.sessions ?? []).map((s) => [s.address, s]));
   for (const p of data.peers) {
-    add("self", p.key, { state: p.state, loss: p.asked ? p.lost / p.asked : 0, rtt: p.rttNs }, false);
+    add("self", p.key, { state: p.state, loss: p.asked ? p.lost / p.asked : 0, rtt: p.rttNs, family: familyOf(p.address) }, false);
     for (const e of p.edges ?? []) {
       const to = at.get(e.to);
-      if (to && to !== "self" && to !== p.key) add(p.key, to, { state: e.state, loss: e.loss, rtt: e.rttNs }, true);
+      if (to && to !== "self" && to !== p.key) add(p.key, to, { state: e.state, loss: e.loss, rtt: e.rttNs, family: familyOf(e.to) }, true);
     }
   }
   for (const n of nodes.values()) {

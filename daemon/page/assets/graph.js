@@ -1,5 +1,6 @@
 // Draws the nodes and edges: as a graph up to so many nodes, beyond as one square a node, the bad ones first.
 
+import { classOf } from "./cluster.js";
 import { byId, clock, el, percent, svg, time } from "./dom.js";
 
 const most = 24;
@@ -18,7 +19,8 @@ export function draw(cluster) {
 function say(edge, names) {
   const words = { up: `${percent(edge.loss)} lost, round trip ${time(edge.rtt)}`, down: "does not answer any more", silent: "has not answered so far", unknown: "is being asked" };
   const session = edge.session && edge.session.state !== "Established" ? `; BGP session: ${edge.session.state}` : "";
-  return `${names.get(edge.from)} to ${names.get(edge.to)}: ${words[edge.state] ?? edge.state}${session}`;
+  const by = edge.family ? ` by ${edge.family}` : "";
+  return `${names.get(edge.from)} to ${names.get(edge.to)}${by}: ${words[edge.state] ?? edge.state}${session}`;
 }
 
 /** places puts this node into the middle when there are many, and all on a ring when there are few. */
@@ -87,11 +89,10 @@ function grid({ nodes, edges }) {
 export function table(data, cluster) {
   if (!byId("table-box").open) return;
   const names = new Map(cluster.nodes.map((n) => [n.key, n.name]));
-  const own = new Map(cluster.edges.filter((e) => e.from === "self" || e.to === "self").map((e) => [e.from === "self" ? e.to : e.from, e]));
   const rows = data.peers.map((p) => {
-    const edge = own.get(p.key);
+    const level = classOf({ state: p.state, loss: p.asked ? p.lost / p.asked : 0, rtt: p.rttNs }, cluster.median);
     const state = p.error ? `${p.state} (${p.error})` : p.refused ? `${p.state} (does not measure itself)` : p.state;
-    return el("tr", {}, el("td", {}, names.get(p.key)), el("td", {}, p.address), el("td", {}, p.underlay ?? ""), el("td", { class: edge?.level }, state),
+    return el("tr", {}, el("td", {}, names.get(p.key)), el("td", {}, p.address), el("td", {}, p.underlay ?? ""), el("td", { class: level }, state),
       el("td", { class: "n" }, p.asked ? percent(p.lost / p.asked) : "–"), el("td", { class: "n" }, time(p.rttNs)), el("td", { class: "n" }, time(p.leastNs)),
       el("td", {}, p.answered ? clock(p.answered) : "never"));
   });

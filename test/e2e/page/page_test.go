@@ -1,7 +1,6 @@
 package page
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -9,13 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
 	"github.com/twill-cni/twill/ctl/lab"
+	"github.com/twill-cni/twill/ctl/lab/netns"
 )
 
 const objects = `
@@ -30,9 +29,9 @@ metadata: {name: closed, namespace: default}
 spec: {podSelector: {matchLabels: {app: lab}}, policyTypes: [Ingress]}
 `
 
-func newLab(t *testing.T, backend string) *lab.Lab {
+func newLab(t *testing.T, backend string, family lab.Family) *lab.Lab {
 	t.Helper()
-	l, err := lab.New(lab.Options{Name: runName + backend, BinDir: binDir, Nodes: 3, PodsPerNode: 1, Proxy: "nftables",
+	l, err := lab.New(lab.Options{Name: runName + backend, BinDir: binDir, Nodes: 3, PodsPerNode: 1, Proxy: "nftables", Family: family,
 		Routing: lab.Routing{Backend: backend}, DaemonArgs: []string{"--policy=on", "--page=10280"}})
 	must(t, err)
 	t.Cleanup(func() {
@@ -57,8 +56,8 @@ func level(a, b string) string {
 }
 
 func TestPage(t *testing.T) {
-	for _, backend := range []string{lab.VXLAN, lab.BGP} {
-		t.Run(backend, func(t *testing.T) { t.Parallel(); watch(t, newLab(t, backend)) })
+	for backend, family := range map[string]lab.Family{lab.VXLAN: lab.DualStack, lab.BGP: lab.IPv4} {
+		t.Run(backend, func(t *testing.T) { t.Parallel(); watch(t, newLab(t, backend, family)) })
 	}
 }
 
@@ -73,7 +72,10 @@ func watch(t *testing.T, l *lab.Lab) {
 	for _, e := range [][2]string{{"node1", "node2"}, {"node1", "node3"}, {"node2", "node3"}} {
 		b.until(t, e[0]+" reaches "+e[1], level(e[0], e[1])+` === "good"`)
 	}
-	t.Run("table", func(t *testing.T) { table(t, b) })
+	t.Run("table", func(t *testing.T) { table(t, b, l.Family()) })
+	if l.Family() == lab.DualStack {
+		t.Run("families", func(t *testing.T) { families(t, b, l) })
+	}
 	t.Run("search", func(t *testing.T) { search(t, b) })
 	t.Run("trace", func(t *testing.T) { trace(t, b, pods) })
 	t.Run("drops", func(t *testing.T) { drops(t, b, pods) })
@@ -81,8 +83,8 @@ func watch(t *testing.T, l *lab.Lab) {
 	b.wellBehaved(t)
 }
 
-// table opens the table of peers, which is not drawn before.
-func table(t *testing.T, b *browser) {
+// table opens the table of peers, which is not drawn before. A peer has a row for each family.
+func table(t *testing.T, b *browser, family lab.Family) {
 	const rows = `document.querySelectorAll("#peers tbody tr").length`
 	var drawn int
 	b.run(t, chromedp.Evaluate(rows, &drawn))
@@ -90,11 +92,48 @@ func table(t *testing.T, b *browser) {
 		t.Errorf("%d rows of a table that nobody has opened", drawn)
 	}
 	b.run(t, chromedp.Click("#table-box summary"))
-	b.until(t, "both peers are in the table", rows+` === 2`)
+	b.until(t, "both peers are in the table", rows+fmt.Sprintf(` === %d`, 2*len(colons(family))))
 	for _, name := range []string{"node2", "node3"} {
-		b.until(t, name+" is good", `[...document.querySelectorAll("#peers tbody tr")].some((r) => r.cells[0].textContent === "`+name+`" && r.querySelector("td.good"))`)
+		for _, colon := range colons(family) {
+			b.until(t, name+" is good", row(name, colon, "good"))
+		}
 	}
 	b.run(t, chromedp.Click("#table-box summary"))
+}
+
+// colons are, for each of the families, whether its addresses have a colon.
+func colons(family lab.Family) []bool {
+	if family == lab.DualStack {
+		return []bool{false, true}
+	}
+	return []bool{family == lab.IPv6}
+}
+
+// row is an expression for a row of the table of peers: that of a node's address with or without a colon, of this colour.
+func row(name string, colon bool, level string) string {
+	return fmt.Sprintf(`[...document.querySelectorAll("#peers tbody tr")].some((r) => r.cells[0].textContent === %q && r.cells[1].textContent.includes(":") === %t && r.querySelector("td.%s"))`, name, colon, level)
+}
+
+// families takes IPv6 alone away from the way to node2, and gives it back: the edge is as bad as the worse family, and says which one that is.
+func families(t *testing.T, b *browser, l *lab.Lab) {
+	node2 := l.Nodes()[1]
+	command(t, node2.Netns(), "nft", "add table ip6 fault; add chain ip6 fault input { type filter hook input priority 0; }; add rule ip6 fault input udp dport 10270 drop")
+	b.run(t, chromedp.Click("#table-box summary"))
+	b.until(t, "the way to node2 is red", level("node1", "node2")+` === "bad"`)
+	b.until(t, "it is so by IPv6", `document.querySelector('[data-edge="node1 node2"]').getAttribute("aria-label").includes("by IPv6: does not answer")`)
+	b.until(t, "the table's row of IPv6 is red", row("node2", true, "bad"))
+	b.until(t, "that of IPv4 is not", row("node2", false, "good"))
+	command(t, node2.Netns(), "nft", "delete table ip6 fault")
+	b.until(t, "node2 is reached again", level("node1", "node2")+` !== "bad"`)
+	b.run(t, chromedp.Click("#table-box summary"))
+}
+
+// command runs a program in a namespace.
+func command(t *testing.T, in netns.Namespace, name string, args ...string) {
+	t.Helper()
+	if out, err := lab.Command(t.Context(), in, name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v: %s", name, args, err, out)
+	}
 }
 
 func apply(t *testing.T, l *lab.Lab) {
@@ -160,14 +199,7 @@ func drops(t *testing.T, b *browser, pods []*lab.Pod) {
 // fault takes node3's cable out, and puts it back.
 func fault(t *testing.T, b *browser, l *lab.Lab) {
 	b.picture(t, l.Name()+"-well")
-	cable := func(state string) {
-		var stderr bytes.Buffer
-		cmd := lab.Command(t.Context(), l.Underlay(), "ip", "link", "set", "port3", state)
-		cmd.Stderr = &stderr
-		if err := cmd.Run(); err != nil {
-			t.Fatalf("%v: %s", err, strings.TrimSpace(stderr.String()))
-		}
-	}
+	cable := func(state string) { command(t, l.Underlay(), "ip", "link", "set", "port3", state) }
 	cable("down")
 	b.until(t, "the way to node3 is red", level("node1", "node3")+` === "bad"`)
 	b.until(t, "that from node2, too", level("node2", "node3")+` === "bad"`)
