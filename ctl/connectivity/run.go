@@ -105,7 +105,7 @@ type runner struct {
 	results   []Result
 	failed    int
 	reached   map[control]bool
-	cut       map[pair]bool // of which one does not reach the other at its own address: nothing is to settle there
+	cut       map[pair]bool // of which one does not reach the other at its own address, or asks it for names in vain: nothing is to settle there
 	explained map[pair]bool
 }
 
@@ -143,7 +143,7 @@ func (r *runner) phase(ctx context.Context, cases []Case) error {
 		case PodToPod, Control, Outside:
 			r.reached[controlOf(c)] = results[i].OK
 			fallthrough
-		case NodeToPod:
+		case NodeToPod, PodToDNS:
 			r.cut[pairOf(c)] = r.cut[pairOf(c)] || !results[i].OK
 		}
 	}
