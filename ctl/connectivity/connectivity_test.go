@@ -15,14 +15,17 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/twill-cni/twill/ctl/probe"
+	"github.com/twill-cni/twill/policy"
+	"github.com/twill-cni/twill/store"
 	"github.com/twill-cni/twill/store/manifest"
 )
 
 // topology has that many nodes, with a pod of each role, in both families.
 func topology(nodes int) *Topology {
-	t := &Topology{Parts: map[Part]string{}, Outside: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.1:443"), netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), 0)}}
+	t := &Topology{Parts: map[Part]string{}, Beyond: []string{"beyond"}, Outside: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.1:443"), netip.AddrPortFrom(netip.MustParseAddr("2001:db8::1"), 0)}}
 	for n := 1; n <= nodes; n++ {
 		node := fmt.Sprintf("node%d", n)
 		t.Nodes = append(t.Nodes, Node{Name: node, Addresses: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", n))}, Asks: n == 1})
@@ -32,12 +35,13 @@ func topology(nodes int) *Topology {
 				Service:     []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.96.%d.%d", n, i+2))},
 				ServiceName: node + "-" + string(role) + ".twill-connectivity.svc.cluster.local", NameServers: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.1.%d.1", n))}})
 		}
+		t.Pods[len(t.Pods)-1].NodePorts = map[store.Protocol]uint16{store.TCP: uint16(30000 + n), store.UDP: uint16(31000 + n)}
 	}
 	return t
 }
 
 func TestPlanCounts(t *testing.T) {
-	all := map[Kind]int{PodToPod: 48, LargePackets: 24, PodToNode: 8, NodeToPod: 8, PodToService: 24, Hairpin: 8, PodToDNS: 4, Outside: 8, Control: 8, Denied: 12, Allowed: 20}
+	all := map[Kind]int{PodToPod: 48, LargePackets: 24, PodToNode: 8, NodeToPod: 8, PodToService: 24, Hairpin: 8, NodePort: 12, PodToDNS: 4, Outside: 8, Control: 12, Denied: 20, Allowed: 22}
 	without := func(kinds ...Kind) map[Kind]int {
 		out := map[Kind]int{}
 		for k, n := range all {
@@ -47,16 +51,27 @@ func TestPlanCounts(t *testing.T) {
 		}
 		return out
 	}
+	with := func(kind Kind, n int) map[Kind]int {
+		out := without()
+		out[kind] = n
+		return out
+	}
 	tests := []struct {
 		name   string
 		change func(*Topology)
 		want   map[Kind]int
 	}{
 		{"everything", func(*Topology) {}, all},
-		{"no proxy", func(t *Topology) { t.Parts[PartServices] = "off" }, without(PodToService, Hairpin)},
-		{"no DNS", func(t *Topology) { t.Parts[PartDNS] = "off" }, without(PodToDNS)},
+		{"no proxy", func(t *Topology) { t.Parts[PartServices] = "off" }, without(PodToService, Hairpin, NodePort)},
+		{"no node ports", func(t *Topology) {
+			for i := range t.Pods {
+				t.Pods[i].NodePorts = nil
+			}
+		}, without(NodePort)},
+		{"nobody beyond", func(t *Topology) { t.Beyond = nil }, with(NodePort, 8)},
+		{"no DNS", func(t *Topology) { t.Parts[PartDNS] = "off" }, func() map[Kind]int { out := without(PodToDNS); out[Allowed] = 20; return out }()},
 		{"no policies", func(t *Topology) { t.Parts[PartPolicies] = "off" }, without(Control, Denied, Allowed)},
-		{"no outside", func(t *Topology) { t.Outside = nil }, without(Outside)},
+		{"no outside", func(t *Topology) { t.Outside = nil }, func() map[Kind]int { out := without(Outside); out[Denied] = 16; return out }()},
 		{"no MTU", func(t *Topology) {
 			for i := range t.Pods {
 				t.Pods[i].MTU = 0
@@ -66,7 +81,7 @@ func TestPlanCounts(t *testing.T) {
 			for i := range t.Nodes {
 				t.Nodes[i].Asks, t.Nodes[i].AsksOwn = false, true
 			}
-		}, func() map[Kind]int { out := without(); out[NodeToPod] = 4; return out }()},
+		}, with(NodeToPod, 4)},
 		{"nothing", func(t *Topology) { *t = Topology{} }, map[Kind]int{}},
 	}
 	for _, tt := range tests {
@@ -96,7 +111,7 @@ func TestPlanControls(t *testing.T) {
 	}
 	controls := map[control]bool{}
 	for _, c := range cases {
-		if c.Kind == PodToPod || c.Kind == Control {
+		if c.Kind == PodToPod || c.Kind == Control || c.Kind == Outside {
 			controls[controlOf(c)] = c.Expect == probe.Reached
 		}
 	}
@@ -107,6 +122,97 @@ func TestPlanControls(t *testing.T) {
 		if c.Kind == LargePackets && c.From == "node1-client" && c.To == "node3-server" && c.Size != 1497 {
 			t.Errorf("a packet of %d bytes", c.Size)
 		}
+	}
+}
+
+// Every node is asked from every other one, for pods of every node, of which none is asked of two nodes by the same pod.
+func TestPlanNodePorts(t *testing.T) {
+	in := topology(5)
+	in.Nodes[0].Addresses = append(in.Nodes[0].Addresses, netip.MustParseAddr("192.0.2.101")) // at which the proxy does not answer
+	cases, err := Plan(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromTo, toPod, fromPod := map[[2]string]int{}, map[[2]string]int{}, map[[2]string]int{}
+	for _, c := range cases {
+		if c.Kind == NodePort && c.From != "beyond" && c.Protocol == store.TCP {
+			fromTo[[2]string{c.From, c.To}]++
+			toPod[[2]string{c.To, c.Want[0]}]++
+			fromPod[[2]string{c.From, c.Want[0]}]++
+		}
+		if c.Kind == NodePort && c.From == "beyond" && strings.HasPrefix(c.Want[0], c.To) {
+			t.Errorf("from beyond the pod of the node %s itself is asked", c.To)
+		}
+	}
+	for _, pairs := range []map[[2]string]int{fromTo, toPod, fromPod} {
+		for pair, n := range pairs {
+			if n != 1 || len(pairs) != 25 {
+				t.Errorf("%v: %d of %d", pair, n, len(pairs))
+			}
+		}
+	}
+}
+
+// What is expected is what the policies mean, and what they deny is denied by one end alone: no policy hides that another does nothing.
+func TestPlanAndPolicies(t *testing.T) {
+	in := topology(3)
+	in.Outside = append(in.Outside, netip.MustParseAddrPort("203.0.113.2:53"))
+	world := policy.NewWorld()
+	policies, err := Policies()
+	if err != nil {
+		t.Fatal(err)
+	}
+	changes := store.PolicyChanges{Policies: map[store.ObjectName]*store.NetworkPolicy{}, Pods: map[store.PodKey]*store.Pod{}}
+	for _, d := range policies {
+		if changes.Policies[d.Name], err = manifest.FromNetworkPolicy(d.NetworkPolicy); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := map[string]Pod{}
+	for _, p := range in.Pods {
+		pod := &store.Pod{Name: store.ObjectName{Namespace: Namespace, Name: p.Name}, Node: p.Node, Addrs: p.Addresses, Labels: Labels(p.Name, p.Role)}
+		at[p.Name], changes.Pods[pod.Key()] = p, pod
+	}
+	world.Apply(changes)
+	cases, err := Plan(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	judged := map[Kind]int{}
+	for _, c := range cases {
+		if c.Kind != Denied && c.Kind != Allowed {
+			continue
+		}
+		i := slices.IndexFunc(at[c.From].Addresses, func(a netip.Addr) bool { return a.Is4() == c.Question.To.Addr().Is4() })
+		v := world.Decide(policy.Flow{Src: at[c.From].Addresses[i], Dst: c.Question.To.Addr(), Protocol: c.Protocol, Port: c.Question.To.Port()})
+		judged[c.Kind]++
+		if v.Allowed() != (c.Kind == Allowed) || !v.Egress.Allowed && !v.Ingress.Allowed {
+			t.Errorf("%s: %s to %s, %s: %+v", c.Kind, c.From, c.To, c.Question, v)
+		}
+	}
+	if judged[Denied] != 48 || judged[Allowed] != 54 {
+		t.Errorf("judged %v", judged)
+	}
+}
+
+// A Service's node ports may be one for both protocols, or one for each.
+func TestServe(t *testing.T) {
+	for name, tt := range map[string]struct {
+		ports []corev1.ServicePort
+		want  map[store.Protocol]uint16
+	}{
+		"none": {ports: []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, Port: ServicePort}}},
+		"each": {ports: []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, NodePort: 30001}, {Protocol: corev1.ProtocolUDP, NodePort: 65535}},
+			want: map[store.Protocol]uint16{store.TCP: 30001, store.UDP: 65535}},
+	} {
+		var p Pod
+		err := p.Serve(&corev1.Service{Spec: corev1.ServiceSpec{ClusterIPs: []string{"10.96.0.1"}, Ports: tt.ports}})
+		if diff := cmp.Diff(tt.want, p.NodePorts); diff != "" || err != nil || len(p.Service) != 1 {
+			t.Errorf("%s: %v, %v %s", name, err, p.Service, diff)
+		}
+	}
+	if err := new(Pod).Serve(&corev1.Service{Spec: corev1.ServiceSpec{ClusterIPs: []string{"None"}}}); err == nil {
+		t.Error("no address is taken")
 	}
 }
 
@@ -137,12 +243,24 @@ func (f *fake) Ask(_ context.Context, from string, q Question, _ time.Duration) 
 		}
 		return *a, nil
 	}
-	closed := len(q.Want) == 1 && strings.HasSuffix(q.Want[0], string(Server)) && q.To.Port() != ServicePort && q.Lookup == "" &&
-		(strings.HasSuffix(from, string(Server)) || q.To.Port() == ClosedPort)
-	if f.enforced && closed {
+	if f.enforced && denies(from, q) {
 		return probe.Answer{Outcome: probe.Silent, Detail: "no answer within 2s"}, nil
 	}
 	return probe.Answer{Outcome: probe.Reached}, nil
+}
+
+// denies is what the policies deny.
+func denies(from string, q Question) bool {
+	client := strings.HasSuffix(from, string(Client))
+	switch {
+	case q.Lookup != "":
+		return false
+	case len(q.Want) == 0:
+		return client
+	case q.To.Port() == ClosedPort:
+		return client || strings.HasSuffix(q.Want[0], string(Server))
+	}
+	return !client && strings.HasSuffix(q.Want[0], string(Server))
 }
 
 func (f *fake) Enforce(context.Context) error {
@@ -200,17 +318,41 @@ func TestRun(t *testing.T) {
 			return nil
 		}, map[Kind]int{PodToPod: 2, LargePackets: 1, Denied: 1}},
 		{"nothing lives: denied does not pass", func(string, Question, bool) *probe.Answer { return silent },
-			map[Kind]int{PodToPod: 48, LargePackets: 24, PodToNode: 8, NodeToPod: 8, PodToService: 24, Hairpin: 8, PodToDNS: 4, Outside: 8, Control: 8, Denied: 12, Allowed: 20}},
-		{"policies do nothing", func(string, Question, bool) *probe.Answer { return reached }, map[Kind]int{Denied: 12}},
+			map[Kind]int{PodToPod: 48, LargePackets: 24, PodToNode: 8, NodeToPod: 8, PodToService: 24, Hairpin: 8, NodePort: 12, PodToDNS: 4, Outside: 8, Control: 12, Denied: 20, Allowed: 22}},
+		{"policies do nothing", func(string, Question, bool) *probe.Answer { return reached }, map[Kind]int{Denied: 20}},
 		{"policies close everything", func(_ string, _ Question, enforced bool) *probe.Answer {
 			if enforced {
 				return silent
 			}
 			return nil
-		}, map[Kind]int{Allowed: 20}},
+		}, map[Kind]int{Allowed: 22}},
+		{"the policy on egress does nothing", func(from string, q Question, enforced bool) *probe.Answer {
+			if enforced && strings.HasSuffix(from, string(Client)) && (len(q.Want) == 0 || strings.HasSuffix(q.Want[0], string(Client))) {
+				return reached
+			}
+			return nil
+		}, map[Kind]int{Denied: 8}},
+		{"the policy on egress closes names", func(_ string, q Question, enforced bool) *probe.Answer {
+			if enforced && q.Lookup != "" {
+				return silent
+			}
+			return nil
+		}, map[Kind]int{Allowed: 2}},
+		{"nobody is outside, and what is denied of it is not judged", func(_ string, q Question, _ bool) *probe.Answer {
+			if q.To.Port() == 443 {
+				return silent
+			}
+			return nil
+		}, map[Kind]int{Outside: 4, Denied: 2}},
+		{"one node has no node ports", func(_ string, q Question, _ bool) *probe.Answer {
+			if q.To.Addr() == netip.MustParseAddr("192.0.2.2") && q.To.Port() >= 30000 {
+				return silent
+			}
+			return nil
+		}, map[Kind]int{NodePort: 6}},
 		{"a Service settles", func(from string, q Question, _ bool) *probe.Answer {
 			key := from + q.String()
-			if q.To.Port() == ServicePort && !seen[key] {
+			if (q.To.Port() == ServicePort || q.To.Port() >= 30000) && !seen[key] {
 				seen[key] = true
 				return silent
 			}
@@ -325,6 +467,7 @@ func TestWriteAndJSON(t *testing.T) {
   node to pod               4/4       4/4
   pod to Service            24/24     -
   pod to itself by Service  8/8       -
+  node ports                12/12     -
   pod to DNS                4/4       -
   pod to outside            4/4       4/4
   policies: not run: --policy=off on node2
@@ -333,7 +476,7 @@ func TestWriteAndJSON(t *testing.T) {
     twillctl trace
 ✗ pod to pod: node1-client → node2-server, 10.1.2.3:8080/udp: no answer within 2s
     twillctl trace
-✗ 2 of 132 cases failed (1.0 s)
+✗ 2 of 144 cases failed (1.0 s)
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Error(diff)
@@ -346,16 +489,17 @@ func TestWriteAndJSON(t *testing.T) {
 
 // What an operator's datastore is given is valid, and concerns the test's own pods alone.
 func TestObjects(t *testing.T) {
-	services, err := Services([]string{"a", "b"})
-	if err != nil || len(services) != 2 || services[1].Service.Spec.Selector[podLabel] != "b" {
+	services, err := Services([]Pod{{Name: "a", Role: Client}, {Name: "b", Role: Server}})
+	if err != nil || len(services) != 2 || services[1].Service.Spec.Selector[podLabel] != "b" ||
+		services[0].Service.Spec.Type != corev1.ServiceTypeClusterIP || services[1].Service.Spec.Type != corev1.ServiceTypeNodePort {
 		t.Errorf("%v %+v", err, services)
 	}
 	policies, err := Policies()
-	if err != nil || len(policies) != 2 {
+	if err != nil || len(policies) != 3 {
 		t.Fatalf("%v %+v", err, policies)
 	}
 	for _, d := range policies {
-		if d.Kind != manifest.KindNetworkPolicy || d.Name.Namespace != Namespace || d.NetworkPolicy.Spec.PodSelector.MatchLabels[roleLabel] != string(Server) {
+		if d.Kind != manifest.KindNetworkPolicy || d.Name.Namespace != Namespace || d.NetworkPolicy.Spec.PodSelector.MatchLabels[roleLabel] == "" {
 			t.Errorf("%+v", d)
 		}
 	}

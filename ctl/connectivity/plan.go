@@ -3,7 +3,10 @@ package connectivity
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/twill-cni/twill/ctl/probe"
 	"github.com/twill-cni/twill/store"
@@ -20,6 +23,7 @@ const (
 	NodeToPod    Kind = "node-to-pod"
 	PodToService Kind = "pod-to-service"
 	Hairpin      Kind = "hairpin"
+	NodePort     Kind = "node-port"
 	PodToDNS     Kind = "pod-to-dns"
 	Outside      Kind = "outside"
 	Control      Kind = "policy-control"
@@ -33,8 +37,8 @@ var kinds = []struct {
 	title string
 }{
 	{PodToPod, "pod to pod"}, {LargePackets, "large packets"}, {PodToNode, "pod to node"}, {NodeToPod, "node to pod"}, {PodToService, "pod to Service"},
-	{Hairpin, "pod to itself by Service"}, {PodToDNS, "pod to DNS"}, {Outside, "pod to outside"}, {Control, "before policies"}, {Denied, "denied by policy"},
-	{Allowed, "allowed by policy"},
+	{Hairpin, "pod to itself by Service"}, {NodePort, "node ports"}, {PodToDNS, "pod to DNS"}, {Outside, "pod to outside"}, {Control, "before policies"},
+	{Denied, "denied by policy"}, {Allowed, "allowed by policy"},
 }
 
 func (k Kind) title() string {
@@ -49,23 +53,27 @@ func (k Kind) title() string {
 // settles reports whether a kind depends on what is programmed after the test's objects were made.
 func (k Kind) settles() bool {
 	switch k {
-	case PodToService, Hairpin, PodToDNS, Denied, Allowed:
+	case PodToService, Hairpin, NodePort, PodToDNS, Denied, Allowed:
 		return true
 	}
 	return false
 }
 
-// The ports of the pods' servers, and that of their Services. Policies leave Port open to clients, and ClosedPort to nobody.
+// The ports of the pods' servers, and that of their Services. Policies leave Port open to clients, and ClosedPort to nobody: a server's own policy closes it, and to
+// another client that of the client who asks.
 const (
 	Port        = 8080
 	ClosedPort  = 8081
 	ServicePort = 80
 )
 
+// namesPort is that of name servers, which policies leave open to everybody.
+const namesPort = 53
+
 // Role is what a pod is to the policies.
 type Role string
 
-// The roles. Policies close pods of the role server for all but those of the role client.
+// The roles. Policies close pods of the role server for all but those of the role client, which they let ask pods of the test and name servers alone.
 const (
 	Client Role = "client"
 	Server Role = "server"
@@ -82,6 +90,7 @@ type Pod struct {
 	// ServiceName is the Service's name for a lookup, with the cluster's domain; NameServers are those that the pod was told of.
 	ServiceName string
 	NameServers []netip.Addr
+	NodePorts   map[store.Protocol]uint16 // the Service's, at the address of every node; a pod of the role client has none
 }
 
 // Node is an end that has no server of the test.
@@ -97,6 +106,7 @@ type Topology struct {
 	Pods    []Pod
 	Nodes   []Node
 	Outside []netip.AddrPort // with port 0: by an echo request
+	Beyond  []string         // places outside of the cluster, from which node ports can be asked in every family
 	Parts   map[Part]string  // why a part of the test is not run; empty or absent: it is run
 }
 
@@ -152,8 +162,9 @@ func Plan(t *Topology) ([]Case, error) {
 				p.add(PodToNode, from.Name, n.Name, echoTo(a))
 			}
 		}
-		p.outside(t, from)
+		p.outside(Outside, t, from)
 	}
+	p.nodePorts(t)
 	for _, n := range t.Nodes {
 		for i := range t.Pods {
 			to := &t.Pods[i]
@@ -206,12 +217,53 @@ func (p *plan) pair(t *Topology, from, to *Pod) {
 		}
 	}
 	if t.Parts[PartDNS] == "" && from == to {
-		p.names(from)
+		p.names(PodToDNS, from)
+	}
+}
+
+// nodePorts adds what is asked at the nodes' addresses, from a client of each node and from beyond. Every node is asked from each of them, and for a pod of every node, its own
+// and others: a Latin square of nodes needs as many questions as there are pairs of them, and not the cube.
+func (p *plan) nodePorts(t *Topology) {
+	var clients, behind []*Pod
+	for i := range t.Pods {
+		switch one := &t.Pods[i]; {
+		case one.Role == Client:
+			clients = append(clients, one)
+		case len(one.NodePorts) > 0:
+			behind = append(behind, one)
+		}
+	}
+	if t.Parts[PartServices] != "" || len(behind) == 0 {
+		return
+	}
+	for at, n := range t.Nodes {
+		for i, from := range clients {
+			p.nodePort(from.Name, &n, behind[(at+i)%len(behind)], from.speaks)
+		}
+		for _, from := range t.Beyond {
+			p.nodePort(from, &n, behind[(at+1)%len(behind)], func(netip.Addr) bool { return true })
+		}
+	}
+}
+
+// nodePort adds the questions at the node's first address of each family: where the proxy answers unless it is told otherwise.
+func (p *plan) nodePort(from string, at *Node, behind *Pod, speaks func(netip.Addr) bool) {
+	for _, v6 := range []bool{false, true} {
+		is := func(a netip.Addr) bool { return a.Is6() == v6 }
+		i := slices.IndexFunc(at.Addresses, is)
+		if i < 0 || !slices.ContainsFunc(behind.Service, is) || !speaks(at.Addresses[i]) {
+			continue
+		}
+		for _, protocol := range []store.Protocol{store.TCP, store.UDP} {
+			if port := behind.NodePorts[protocol]; port != 0 {
+				p.add(NodePort, from, at.Name, behind.question(protocol, netip.AddrPortFrom(at.Addresses[i], port)))
+			}
+		}
 	}
 }
 
 // names adds the lookups of a pod's own Service, in each family that it has, at each of the name servers.
-func (p *plan) names(from *Pod) {
+func (p *plan) names(kind Kind, from *Pod) {
 	for _, server := range from.NameServers {
 		for _, v6 := range []bool{false, true} {
 			var want []string
@@ -221,13 +273,13 @@ func (p *plan) names(from *Pod) {
 				}
 			}
 			if want != nil {
-				p.add(PodToDNS, from.Name, server.String(), Question{Protocol: store.UDP, To: netip.AddrPortFrom(server, 53), Lookup: from.ServiceName, V6: v6, Want: want})
+				p.add(kind, from.Name, server.String(), Question{Protocol: store.UDP, To: netip.AddrPortFrom(server, namesPort), Lookup: from.ServiceName, V6: v6, Want: want})
 			}
 		}
 	}
 }
 
-func (p *plan) outside(t *Topology, from *Pod) {
+func (p *plan) outside(kind Kind, t *Topology, from *Pod) {
 	for _, to := range t.Outside {
 		if !from.speaks(to.Addr()) {
 			continue
@@ -236,13 +288,25 @@ func (p *plan) outside(t *Topology, from *Pod) {
 		if to.Port() == 0 {
 			q = echoTo(to.Addr())
 		}
-		p.add(Outside, from.Name, to.Addr().String(), q)
+		if kind == Denied && to.Port() == namesPort {
+			p.add(Allowed, from.Name, to.Addr().String(), q)
+			continue
+		}
+		p.add(kind, from.Name, to.Addr().String(), q)
 	}
 }
 
-// policies adds what is denied by peer (a server asks a server) and by port (a client asks for the closed one), with the control of each, and what is still allowed.
+// policies adds what is denied, with the control of each, and what is still allowed. On ingress that is by peer, where a server asks a server, and by port, where a client
+// asks a server for the closed one. On egress a client asks another for the closed port, which it may ask of servers, or somebody outside. No two policies deny the
+// same: one that does nothing is not hidden by another.
 func (p *plan) policies(t *Topology) {
 	for i := range t.Pods {
+		if from := &t.Pods[i]; from.Role == Client {
+			p.outside(Denied, t, from)
+			if t.Parts[PartDNS] == "" {
+				p.names(Allowed, from)
+			}
+		}
 		for j := range t.Pods {
 			from, to := &t.Pods[i], &t.Pods[j]
 			for _, a := range to.Addresses {
@@ -251,7 +315,7 @@ func (p *plan) policies(t *Topology) {
 				}
 				open, closed := to.question(store.TCP, netip.AddrPortFrom(a, Port)), to.question(store.TCP, netip.AddrPortFrom(a, ClosedPort))
 				switch {
-				case to.Role == Client:
+				case from.Role == Server && to.Role == Client:
 					p.add(Allowed, from.Name, to.Name, open)
 				case from.Role == Server: // its control is that of PodToPod
 					p.add(Denied, from.Name, to.Name, open)
@@ -270,14 +334,27 @@ func (p *Pod) question(protocol store.Protocol, at netip.AddrPort) Question {
 	return Question{Protocol: protocol, To: at, Want: []string{p.Name}}
 }
 
-// Serve gives the pod the ClusterIPs of its Service.
-func (p *Pod) Serve(clusterIPs []string) error {
-	for _, text := range clusterIPs {
+// Serve gives the pod the ClusterIPs and the node ports of its Service, as the cluster made it.
+func (p *Pod) Serve(made *corev1.Service) error {
+	for _, text := range made.Spec.ClusterIPs {
 		a, err := netip.ParseAddr(text)
 		if err != nil {
 			return fmt.Errorf("ClusterIP of Service %s: %w", p.Name, err)
 		}
 		p.Service = append(p.Service, a)
+	}
+	for _, port := range made.Spec.Ports {
+		if port.NodePort == 0 {
+			continue
+		}
+		if p.NodePorts == nil {
+			p.NodePorts = map[store.Protocol]uint16{}
+		}
+		protocol := store.TCP
+		if port.Protocol == corev1.ProtocolUDP {
+			protocol = store.UDP
+		}
+		p.NodePorts[protocol] = uint16(port.NodePort)
 	}
 	return nil
 }

@@ -84,6 +84,14 @@ type pair struct{ from, to, family string }
 
 func pairOf(c Case) pair { return pair{c.From, c.To, c.Family()} }
 
+// wayOf returns the ends between which a case's packets have to find a way, whatever was programmed: from behind a node's port, the node asks the pod.
+func wayOf(c Case) pair {
+	if c.Kind == NodePort {
+		return pair{c.To, c.Want[0], c.Family()}
+	}
+	return pairOf(c)
+}
+
 // control is what tells whether a pair was reached before there were policies.
 type control struct{ from, question string }
 
@@ -97,7 +105,7 @@ type runner struct {
 	results   []Result
 	failed    int
 	reached   map[control]bool
-	cut       map[pair]bool // of which one does not reach the other at its own address: nothing is to settle there
+	cut       map[pair]bool // of which one does not reach the other at its own address, or asks it for names in vain: nothing is to settle there
 	explained map[pair]bool
 }
 
@@ -131,8 +139,11 @@ func (r *runner) phase(ctx context.Context, cases []Case) error {
 	}
 	for i := range results {
 		r.explain(ctx, &results[i])
-		if c := results[i].Case; c.Kind == PodToPod || c.Kind == Control {
+		switch c := results[i].Case; c.Kind {
+		case PodToPod, Control, Outside:
 			r.reached[controlOf(c)] = results[i].OK
+			fallthrough
+		case NodeToPod, PodToDNS:
 			r.cut[pairOf(c)] = r.cut[pairOf(c)] || !results[i].OK
 		}
 	}
@@ -164,7 +175,7 @@ func (r *runner) one(ctx context.Context, c Case, settled time.Time) (Result, er
 			return Result{}, err
 		}
 		result := newResult(c, answer, time.Since(asked))
-		if result.OK || !c.Kind.settles() || r.cut[pairOf(c)] || time.Now().After(settled) {
+		if result.OK || !c.Kind.settles() || r.cut[wayOf(c)] || time.Now().After(settled) {
 			return result, nil
 		}
 		select {

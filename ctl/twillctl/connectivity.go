@@ -46,7 +46,7 @@ func newConnectivity(to streams) *cobra.Command {
 	f := &connectivityFlags{}
 	cmd := &cobra.Command{
 		Use:   "connectivity [test] {--lab NAME | --all-nodes}",
-		Short: "test who reaches whom, and who must not: pods, Services, DNS, nodes, outside, large packets, policies",
+		Short: "test who reaches whom, and who must not: pods, Services, node ports, DNS, nodes, outside, large packets, policies",
 		Long: `connectivity makes two pods on each node of a lab or of a Kubernetes cluster, in a
 namespace of their own, with servers, Services and policies, asks everything that they can
 be asked of, and removes them. It tests, in each family that the pods have:
@@ -55,10 +55,12 @@ be asked of, and removes them. It tests, in each family that the pods have:
   large packets    the largest that the pods' MTU lets through, not fragmented
   pod to node      and node to pod (of a cluster: the kubelet's probe of the node's own pods)
   pod to Service   every pod asks each pod's Service; its own, too (hairpin)
+  node ports       each node is asked for pods of its own and of others, from a pod of every node,
+                   and of a lab from outside
   pod to DNS       the name of a Service
   pod to outside   --outside, or of a lab its underlay
-  policies         what a policy denies, by peer and by port, and what it allows. What
-                   is denied counts only if it was reached before the policy
+  policies         what policies deny, by peer and by port, on ingress and on egress, and what they
+                   allow. What is denied counts only if it was reached before the policy
 
 In a cluster, the pods have no rights and run the daemon's own image. The kubeconfig has to allow to
 list nodes, pods and Services, to make and delete the namespace twill-connectivity and what is

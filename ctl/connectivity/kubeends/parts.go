@@ -59,11 +59,7 @@ func (c *Cluster) parts(ctx context.Context, t *connectivity.Topology) {
 
 // services makes the pods' Services.
 func (c *Cluster) services(ctx context.Context, t *connectivity.Topology) error {
-	var names []string
-	for _, p := range t.Pods {
-		names = append(names, p.Name)
-	}
-	documents, err := connectivity.Services(names)
+	documents, err := connectivity.Services(t.Pods)
 	if err != nil {
 		return err
 	}
@@ -75,7 +71,7 @@ func (c *Cluster) services(ctx context.Context, t *connectivity.Topology) error 
 			if err != nil {
 				return err
 			}
-			return t.Pods[i].Serve(svc.Spec.ClusterIPs)
+			return t.Pods[i].Serve(svc)
 		})
 	}
 	return g.Wait()

@@ -26,6 +26,9 @@ import (
 // together is how many pods are made, or removed, at one time.
 const together = 8
 
+// underlay is the name of the place outside from which node ports are asked.
+const underlay = "underlay"
+
 // Options say what is tested.
 type Options struct {
 	Nodes   []string         // their names; none: all
@@ -130,6 +133,7 @@ func (c *Cluster) parts(ctx context.Context, t *connectivity.Topology) error {
 	}
 	t.LeaveOut(connectivity.PartServices, "--proxy=off", noProxy)
 	t.LeaveOut(connectivity.PartPolicies, "--policy=off", noPolicy)
+	t.Beyond, c.places[underlay] = []string{underlay}, c.lab.Underlay()
 	if t.Outside = c.options.Outside; t.Outside == nil {
 		v4, v6 := c.lab.UnderlayGateway()
 		for _, a := range []netip.Addr{v4, v6} {
@@ -216,11 +220,7 @@ func (c *Cluster) services(ctx context.Context, t *connectivity.Topology) error 
 	if t.Parts[connectivity.PartServices] != "" && t.Parts[connectivity.PartDNS] != "" {
 		return nil
 	}
-	var names []string
-	for _, p := range t.Pods {
-		names = append(names, p.Name)
-	}
-	documents, err := connectivity.Services(names)
+	documents, err := connectivity.Services(t.Pods)
 	if err != nil {
 		return err
 	}
@@ -229,7 +229,7 @@ func (c *Cluster) services(ctx context.Context, t *connectivity.Topology) error 
 		if err != nil {
 			return err
 		}
-		if err := t.Pods[i].Serve(svc.Spec.ClusterIPs); err != nil {
+		if err := t.Pods[i].Serve(svc); err != nil {
 			return err
 		}
 	}
@@ -261,8 +261,8 @@ func (c *Cluster) Enforce(ctx context.Context) error {
 
 // Command is `twillctl trace`, or with policies `twillctl policy test`.
 func (c *Cluster) Command(one connectivity.Case) string {
-	if one.Kind == connectivity.NodeToPod {
-		return "twillctl status --lab " + c.lab.Name() // the way from a node is not traced
+	if one.Kind == connectivity.NodeToPod || one.From == underlay {
+		return "twillctl status --lab " + c.lab.Name() // the way from there is not traced
 	}
 	what := "trace"
 	if one.Kind == connectivity.Denied {
@@ -291,13 +291,13 @@ func (c *Cluster) clear(ctx context.Context) error {
 		return err
 	}
 	var pods []*lab.Pod
-	var names []string
+	var served []connectivity.Pod
 	for _, p := range c.lab.Pods() {
 		if p.Namespace() == connectivity.Namespace {
-			pods, names = append(pods, p), append(names, p.Name)
+			pods, served = append(pods, p), append(served, connectivity.Pod{Name: p.Name})
 		}
 	}
-	services, err := connectivity.Services(names)
+	services, err := connectivity.Services(served)
 	if err != nil {
 		return err
 	}

@@ -28,8 +28,10 @@ func findPrograms() (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("the end-to-end tests make network namespaces: run them as root")
 	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		return fmt.Errorf("find what the tests use (test/setup.sh installs it): %w", err)
+	for _, program := range []string{"ip", "nft"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return fmt.Errorf("find what the tests use (test/setup.sh installs it): %w", err)
+		}
 	}
 	if binDir, err = filepath.Abs(cmp.Or(os.Getenv("TWILL_BIN"), "../../../bin")); err != nil {
 		return err
