@@ -65,11 +65,7 @@ func TestRestartWithAnotherConfiguration(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newCluster(t, tt.before)
-			a, b := c.addNode(), c.addNode()
-			a.start()
-			b.start()
-			a.eventuallyReady()
-			b.eventuallyReady()
+			a, b := c.pair()
 			gateway := a.gateways()[0]
 			c.put("config", tt.after)
 			for _, n := range []*testNode{a, b} {
@@ -124,11 +120,7 @@ func TestCapabilities(t *testing.T) {
 // would mislead the peers.
 func TestAddressChangedWhileDown(t *testing.T) {
 	c := newCluster(t, vxlanNetwork)
-	a, b := c.addNode(), c.addNode()
-	a.start()
-	b.start()
-	a.eventuallyReady()
-	b.eventuallyReady()
+	a, b := c.pair()
 	before := a.read("flannel/subnet.env")
 	must(t, a.signal(syscall.SIGTERM))
 	a.ip("addr flush dev eth0")

@@ -156,6 +156,17 @@ func (c *cluster) addNode() *testNode {
 	return n
 }
 
+// pair adds two nodes and returns when their daemons are ready.
+func (c *cluster) pair() (a, b *testNode) {
+	c.t.Helper()
+	a, b = c.addNode(), c.addNode()
+	a.start()
+	b.start()
+	a.eventuallyReady()
+	b.eventuallyReady()
+	return a, b
+}
+
 // plug gives a node its uplink.
 func (c *cluster) plug(n *testNode, number int) {
 	c.t.Helper()

@@ -33,11 +33,7 @@ func TestNodesReachEachOther(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := newCluster(t, tt.network)
-			a, b := c.addNode(), c.addNode()
-			a.start()
-			b.start()
-			a.eventuallyReady()
-			b.eventuallyReady()
+			a, b := c.pair()
 			c.eventuallyReach(a, b)
 			if routes := a.ip("route"); !strings.Contains(routes, tt.via) {
 				t.Errorf("no route %q in\n%s", tt.via, routes)
@@ -49,11 +45,7 @@ func TestNodesReachEachOther(t *testing.T) {
 // Neither the end of a daemon, orderly or not, nor its return costs a packet.
 func TestRestartIsInvisible(t *testing.T) {
 	c := newCluster(t, dualNetwork)
-	a, b := c.addNode(), c.addNode()
-	a.start()
-	b.start()
-	a.eventuallyReady()
-	b.eventuallyReady()
+	a, b := c.pair()
 	c.eventuallyReach(a, b)
 	subnets := a.gateways()
 	stream := c.stream(b, a)
@@ -80,11 +72,7 @@ func TestRestartIsInvisible(t *testing.T) {
 
 func TestDriftIsRepairedByNotification(t *testing.T) {
 	c := newCluster(t, vxlanNetwork)
-	a, b := c.addNode(), c.addNode()
-	a.start()
-	b.start()
-	a.eventuallyReady()
-	b.eventuallyReady()
+	a, b := c.pair()
 	c.eventuallyReach(a, b)
 	state := func() string { // without what counts and ages
 		return a.ip("-o -br link show type vxlan") + a.ip("-o -br link show type bridge") + a.ip("-br -4 addr show dev flannel.1 scope global") +
@@ -139,11 +127,7 @@ func TestForeignObjectsStay(t *testing.T) {
 
 func TestDatastoreDownAtStart(t *testing.T) {
 	c := newCluster(t, vxlanNetwork)
-	a, b := c.addNode(), c.addNode()
-	a.start()
-	b.start()
-	a.eventuallyReady()
-	b.eventuallyReady()
+	a, b := c.pair()
 	c.eventuallyReach(a, b)
 	a.kill()
 	c.stopEtcd()
@@ -173,11 +157,7 @@ func TestDatastoreDownAtStart(t *testing.T) {
 
 func TestOutageAndGarbage(t *testing.T) {
 	c := newCluster(t, vxlanNetwork)
-	a, b := c.addNode(), c.addNode()
-	a.start()
-	b.start()
-	a.eventuallyReady()
-	b.eventuallyReady()
+	a, b := c.pair()
 	c.stopEtcd()
 	c.eventually("a is not ready", func() string {
 		if code, _ := a.get("/readyz"); code != http.StatusServiceUnavailable {
@@ -206,11 +186,7 @@ func TestOutageAndGarbage(t *testing.T) {
 
 func TestUplinkChanges(t *testing.T) {
 	c := newCluster(t, vxlanNetwork)
-	a, b := c.addNode(), c.addNode()
-	a.start()
-	b.start()
-	a.eventuallyReady()
-	b.eventuallyReady()
+	a, b := c.pair()
 	c.eventuallyReach(a, b)
 	a.ip("link set eth0 mtu 1400")
 	c.eventually("a follows the MTU", func() string {
@@ -238,11 +214,7 @@ func TestUplinkChanges(t *testing.T) {
 // A device goes with the link that it was made on.
 func TestUplinkIsMadeAgain(t *testing.T) {
 	c := newCluster(t, vxlanNetwork)
-	a, b := c.addNode(), c.addNode()
-	a.start()
-	b.start()
-	a.eventuallyReady()
-	b.eventuallyReady()
+	a, b := c.pair()
 	a.ip("link del eth0")
 	c.eventually("a misses its uplink", func() string {
 		if code, body := a.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "eth0") {

@@ -17,6 +17,7 @@ import (
 	"github.com/twill-cni/twill/bgp/gobgp/peertest"
 	"github.com/twill-cni/twill/ctl/lab"
 	"github.com/twill-cni/twill/ctl/lab/netns"
+	"github.com/twill-cni/twill/test/e2e/harness"
 )
 
 // The addresses that a load balancer has given to the Service web, and what a node announces of them.
@@ -79,23 +80,10 @@ func (f *front) endpoint(t *testing.T, on *lab.Node, name string) *lab.Pod {
 	pod, err := on.AddPod(t.Context(), lab.PodOptions{Name: name, Labels: map[string]string{"app": "web"}})
 	must(t, err)
 	for _, a := range pod.Addrs() {
-		var listener *net.TCPListener
-		must(t, pod.Do(func() (err error) {
-			listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(a, 8080)))
-			return err
-		}))
-		t.Cleanup(func() { _ = listener.Close() })
-		go func() {
-			for {
-				conn, err := listener.AcceptTCP()
-				if err != nil {
-					return // closed
-				}
-				from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
-				_, _ = fmt.Fprintf(conn, "%s %v\n", name, from) // the client notices
-				_ = conn.Close()
-			}
-		}()
+		harness.ServeTCP(t, pod.Netns(), netip.AddrPortFrom(a, 8080), func(conn *net.TCPConn) {
+			from := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+			_, _ = fmt.Fprintf(conn, "%s %v\n", name, from) // the client notices
+		})
 	}
 	return pod
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/twill-cni/twill/ctl/lab"
 	"github.com/twill-cni/twill/ctl/lab/netns"
+	"github.com/twill-cni/twill/test/e2e/harness"
 )
 
 // call is one call of the plugin that a node's daemon installed, with the configuration that it wrote, without libcni and its cache
@@ -107,7 +108,7 @@ func wantCode(t *testing.T, err error, code uint, names string) {
 // sandbox makes a namespace such as a runtime makes for a pod.
 func sandbox(t *testing.T) netns.Namespace {
 	t.Helper()
-	ns, err := netns.Create(fmt.Sprintf("%spod%d", runName, labs.Add(1)))
+	ns, err := netns.Create(harness.Unique(runName + "pod"))
 	must(t, err)
 	t.Cleanup(func() {
 		if err := ns.Remove(); err != nil {

@@ -8,5 +8,6 @@
 //	   └── at the end: no namespace, process, mount or directory of this run is left
 //
 // Labs are named after the process and counted, so that two runs can share a machine. Nothing waits for a fixed time: within polls a
-// condition until its deadline. Tests that measure times run one after the other, the others in parallel.
+// condition until its deadline. Tests that measure times run one after the other, the others in parallel. What the suites below this folder
+// share is in package harness.
 package e2e

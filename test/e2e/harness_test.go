@@ -2,10 +2,8 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -19,31 +17,6 @@ import (
 // enough is a deadline for what must happen, when how soon is not the question.
 const enough = 15 * time.Second
 
-// must ends the test when err is not nil.
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// within polls a condition until it returns nil, and returns how long that took. It ends the test when that takes longer than limit.
-func within(t *testing.T, limit time.Duration, condition func() error) time.Duration {
-	t.Helper()
-	begin := time.Now()
-	for {
-		err := condition()
-		took := time.Since(begin)
-		if err == nil {
-			return took
-		}
-		if took > limit {
-			t.Fatalf("not within %v: %v", limit, err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
 // holds checks that a condition stays true for a while.
 func holds(t *testing.T, duration time.Duration, condition func() error) {
 	t.Helper()
@@ -52,27 +25,6 @@ func holds(t *testing.T, duration time.Duration, condition func() error) {
 			t.Fatalf("did not hold for %v: %v", duration, err)
 		}
 	}
-}
-
-// sh runs a line of shell inside a namespace and returns what it printed; a failure ends the test.
-func sh(t *testing.T, ns netns.Namespace, line string) string {
-	t.Helper()
-	out, err := trySh(t.Context(), ns, line)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-func trySh(ctx context.Context, ns netns.Namespace, line string) (string, error) {
-	out, err := lab.Command(ctx, ns, "sh", "-ec", line).Output()
-	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
-		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(failed.Stderr)))
-	}
-	if err != nil {
-		return string(out), fmt.Errorf("in %s: %s: %w", ns.Name(), line, err)
-	}
-	return string(out), nil
 }
 
 // wantMatrix checks that everybody reaches everybody, now.

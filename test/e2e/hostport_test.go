@@ -13,6 +13,7 @@ import (
 
 	"github.com/twill-cni/twill/ctl/lab"
 	"github.com/twill-cni/twill/ctl/lab/netns"
+	"github.com/twill-cni/twill/test/e2e/harness"
 )
 
 // servePort answers every line, or every datagram, that comes to a port of a namespace with name and the client's address, until the
@@ -207,7 +208,7 @@ func TestHostPortUDPAfterReplacement(t *testing.T) {
 				must(t, err)
 				defer conn.Close()
 				for _, name := range []string{"first", "second", "third"} {
-					options.Name = fmt.Sprintf("%s-%v-%d", name, v6, labs.Add(1))
+					options.Name = harness.Unique(fmt.Sprintf("%s-%v-", name, v6))
 					p, err := n.AddPod(t.Context(), options)
 					must(t, err)
 					servePort(t, p.Netns(), "udp", netip.AddrPortFrom(netip.Addr{}, 53), name)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/twill-cni/twill/ctl/lab"
 	"github.com/twill-cni/twill/ctl/lab/netns"
+	"github.com/twill-cni/twill/test/e2e/harness"
 )
 
 // outcome is what a program has printed and how it ended.
@@ -54,7 +55,7 @@ func (o outcome) wantOK(t *testing.T) {
 // freshName returns a lab's name that nobody has, and removes the lab of that name when the test ends.
 func freshName(t *testing.T) string {
 	t.Helper()
-	name := fmt.Sprintf("%s%d", runName, labs.Add(1))
+	name := harness.Unique(runName)
 	t.Cleanup(func() {
 		down := exec.Command(filepath.Join(binDir, "twillctl"), "lab", "down", "--name", name)
 		if out, err := down.CombinedOutput(); err != nil {

@@ -2,21 +2,17 @@ package e2e
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/twill-cni/twill/ctl/lab"
-	"github.com/twill-cni/twill/ctl/lab/netns"
+	"github.com/twill-cni/twill/test/e2e/harness"
 )
 
 // Where the programs are; set by TestMain, absolute.
@@ -25,34 +21,33 @@ var (
 	peersDir string // flannel, bridge, host-local, portmap ...
 )
 
+// runName is how everything of this run on the machine begins.
+var runName = harness.RunName("e2e")
+
+// By the names that the tests use.
+var (
+	must   = harness.Must
+	within = harness.Within
+	sh     = harness.Shell
+	trySh  = harness.TryShell
+)
+
 func TestMain(m *testing.M) {
 	if err := findPrograms(); err != nil {
 		log.Fatal(err)
 	}
-	code := m.Run()
-	// A process that was killed a moment ago may still be on its way out.
-	deadline := time.Now().Add(5 * time.Second)
-	left := leftovers()
-	for len(left) > 0 && time.Now().Before(deadline) {
-		time.Sleep(50 * time.Millisecond)
-		left = leftovers()
-	}
-	if len(left) > 0 {
-		fmt.Fprintf(os.Stderr, "the tests left behind:\n\t%s\n", strings.Join(left, "\n\t"))
-		code = max(code, 1)
-	}
-	os.Exit(code)
+	os.Exit(harness.Run(m, leftovers))
 }
 
 func findPrograms() error {
-	if os.Geteuid() != 0 {
-		return errors.New("the end-to-end tests make network namespaces: run them as root")
-	}
-	var err error
-	if binDir, err = filepath.Abs(cmp.Or(os.Getenv("TWILL_BIN"), "../../bin")); err != nil {
+	err := harness.NeedRoot()
+	if err != nil {
 		return err
 	}
-	if peersDir, err = filepath.Abs(cmp.Or(os.Getenv("TWILL_PEERS"), "../../.cache/peers")); err != nil {
+	if binDir, err = harness.Folder("TWILL_BIN", "../../bin"); err != nil {
+		return err
+	}
+	if peersDir, err = harness.Folder("TWILL_PEERS", "../../.cache/peers"); err != nil {
 		return err
 	}
 	for target, program := range map[string]string{"build": filepath.Join(binDir, "twilld"), "peers": filepath.Join(peersDir, "flannel")} {
@@ -71,32 +66,12 @@ func findPrograms() error {
 	return nil
 }
 
-// runName is how everything of this run on the machine begins.
-var runName = fmt.Sprintf("e2e-%d-", os.Getpid())
-
-var labs atomic.Int64
-
-// newLab returns a lab that does not exist yet, with a name of its own and the programs under test. What exists of it is removed
-// when the test ends; the daemons' logs are printed when it failed.
+// newLab returns a lab that does not exist yet, with a name of its own and the programs under test; see harness.NewLab.
 func newLab(t *testing.T, options lab.Options) *lab.Lab {
 	t.Helper()
-	options.Name = fmt.Sprintf("%s%d", runName, labs.Add(1))
+	options.Name = harness.Unique(runName)
 	options.BinDir = cmp.Or(options.BinDir, binDir)
-	l, err := lab.New(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			logDaemons(t, l)
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := l.Down(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	return l
+	return harness.NewLab(t, options)
 }
 
 // up makes a lab, by default with three nodes, and returns when its daemons are ready and its pods attached. There is no grace: from then
@@ -131,32 +106,9 @@ func networkConfig(family lab.Family) json.RawMessage {
 	return text
 }
 
-// logDaemons prints the end of what the daemons said.
-func logDaemons(t *testing.T, l *lab.Lab) {
-	const most = 4000 // bytes of each
-	for i, n := range l.Nodes() {
-		if i == 4 {
-			t.Log("and so on")
-			return
-		}
-		text, err := n.DaemonLog()
-		if err != nil {
-			continue // it never ran
-		}
-		t.Logf("log of %s:\n%s", n.Name, text[max(0, len(text)-most):])
-	}
-}
-
 // leftovers lists what this run has on the machine.
 func leftovers() []string {
-	var left []string
-	for _, pattern := range []string{filepath.Join(netns.Dir, runName+"*"), "/run/twill-lab/" + runName + "*"} {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			left = append(left, err.Error())
-		}
-		left = append(left, found...)
-	}
+	left := harness.Left(runName)
 	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil {
 		left = append(left, err.Error())
 	} else {

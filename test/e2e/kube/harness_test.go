@@ -24,13 +24,6 @@ const (
 	daemonSet = "twill"
 )
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // rig is a cluster on which Twill is, or will be, installed.
 type rig struct {
 	*kubetest.Site

@@ -1,18 +1,21 @@
 package kube
 
 import (
-	"fmt"
+	"log"
 	"os"
 	"testing"
 
+	"github.com/twill-cni/twill/test/e2e/harness"
 	"github.com/twill-cni/twill/test/kubetest"
 )
 
+// must is harness.Must by the name that the tests use.
+var must = harness.Must
+
 func TestMain(m *testing.M) {
 	kubetest.Init()
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "these tests make machines: run them as root")
-		os.Exit(1)
+	if err := harness.NeedRoot(); err != nil {
+		log.Fatal(err)
 	}
 	os.Exit(m.Run())
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/twill-cni/twill/policy"
 	"github.com/twill-cni/twill/policy/policytest"
 	"github.com/twill-cni/twill/store"
+	"github.com/twill-cni/twill/test/e2e/harness"
 )
 
 // randomNodes are the nodes of newRig.
@@ -72,7 +73,7 @@ func TestRandomPolicies(t *testing.T) {
 			}
 		}
 		count += policies
-		down(t, r.lab)
+		harness.Down(t, r.lab)
 	}
 	t.Logf("%d policies, %d connections that were open and %d that were not", count, open, shut)
 }

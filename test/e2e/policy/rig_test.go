@@ -16,11 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/twill-cni/twill/ctl/lab"
-	"github.com/twill-cni/twill/ctl/lab/netns"
 	"github.com/twill-cni/twill/daemon/api"
 	"github.com/twill-cni/twill/plugins/netconf"
 	"github.com/twill-cni/twill/policy/policytest"
 	"github.com/twill-cni/twill/store"
+	"github.com/twill-cni/twill/test/e2e/harness"
 )
 
 // patience is for what takes milliseconds on an idle machine.
@@ -52,24 +52,15 @@ type rigOptions struct {
 	args    []string // of twilld
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // newRig makes a rig without pods but for the sentinels. It ends with the test.
 func newRig(t *testing.T, o rigOptions) *rig {
 	t.Helper()
-	l, err := lab.New(lab.Options{Name: fmt.Sprintf("%s%d", runName, labs.Add(1)), BinDir: binDir, Family: lab.DualStack, Networks: networks,
+	l := harness.NewLab(t, lab.Options{Name: harness.Unique(runName), BinDir: binDir, Family: lab.DualStack, Networks: networks,
 		Routing: lab.Routing{Backend: o.backend}, Proxy: o.proxy, DaemonArgs: slices.Concat([]string{"--policy=on"}, o.args), ReadyTimeout: patience})
-	must(t, err)
-	t.Cleanup(func() { down(t, l) })
 	must(t, l.Up(t.Context()))
-	r := &rig{lab: l, stored: map[string]string{}}
-	r.etcd, err = l.Etcd().Client()
+	client, err := l.Etcd().Client()
 	must(t, err)
+	r := &rig{lab: l, etcd: client, stored: map[string]string{}}
 	for number := range o.nodes {
 		r.reserve(t, number+1)
 		_, err := l.AddNode(t.Context(), lab.NodeOptions{})
@@ -100,21 +91,6 @@ func podAddrs(node int, host byte) []netip.Addr {
 	return []netip.Addr{
 		netip.AddrFrom4([4]byte{10, 70, byte(node), host}),
 		netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x70, 7: byte(node), 15: host}),
-	}
-}
-
-// down removes a lab, and prints what its daemons said last when the test failed.
-func down(t *testing.T, l *lab.Lab) {
-	const most = 4000 // bytes of each
-	for _, n := range l.Nodes() {
-		if text, err := n.DaemonLog(); err == nil && t.Failed() {
-			t.Logf("log of %s:\n%s", n.Name, text[max(0, len(text)-most):])
-		}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := l.Down(ctx); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -245,33 +221,6 @@ func (r *rig) enforced(ctx context.Context, name string) error {
 		}
 	}
 	return nil
-}
-
-// within polls a condition until it returns nil, and returns how long that took. It ends the test when that takes longer than limit.
-func within(t testing.TB, limit time.Duration, condition func() error) time.Duration {
-	t.Helper()
-	begin := time.Now()
-	for {
-		err := condition()
-		took := time.Since(begin)
-		if err == nil {
-			return took
-		}
-		if took > limit {
-			t.Fatalf("not within %v: %v", limit, err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
-// sh runs lines of shell inside a namespace and returns what they printed; a failure ends the test.
-func sh(t testing.TB, ns netns.Namespace, lines string) string {
-	t.Helper()
-	out, err := lab.Command(t.Context(), ns, "sh", "-ec", lines).CombinedOutput()
-	if err != nil {
-		t.Fatalf("in %s: %s: %v: %s", ns.Name(), lines, err, out)
-	}
-	return string(out)
 }
 
 // table is the table of policies as nft lists it.

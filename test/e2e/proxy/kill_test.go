@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/twill-cni/twill/ctl/lab"
+	"github.com/twill-cni/twill/test/e2e/harness"
 )
 
 // manyServices is how many Services TestKilledWhileItWrites has, with five endpoints each.
@@ -23,10 +24,8 @@ const manyServices = 2000
 // again, it makes of what is there the same as one that starts on an empty kernel. The Services come from etcd.
 func TestKilledWhileItWrites(t *testing.T) {
 	t.Parallel()
-	l, err := lab.New(lab.Options{Name: fmt.Sprintf("%s%d", runName, labs.Add(1)), BinDir: binDir, Family: lab.DualStack, Nodes: 1,
+	l := harness.NewLab(t, lab.Options{Name: harness.Unique(runName), BinDir: binDir, Family: lab.DualStack, Nodes: 1,
 		DaemonArgs: []string{"--proxy=nftables"}})
-	must(t, err)
-	t.Cleanup(func() { down(t, l) })
 	must(t, l.Up(t.Context()))
 	n := l.Nodes()[0]
 	store(t, l, 0)

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/twill-cni/twill/test/e2e/harness"
 )
 
 // repaired has somebody else change the tables, in all the ways there are, and wants them to be as they were within a second.
@@ -43,8 +45,8 @@ func repaired(t *testing.T, r *rig, v variables) {
 		{"a chain added", "nft add chain ip twill-proxy intruder '{ type filter hook forward priority 0; policy drop; }'"},
 		{"a set added", "nft add set ip twill-proxy intruder '{ type ipv4_addr; }'"},
 	} {
-		if out, err := tryRun(t, ns, tt.line); err != nil {
-			t.Errorf("%s: %v: %s", tt.name, err, out)
+		if _, err := harness.TryShell(t.Context(), ns, tt.line); err != nil {
+			t.Errorf("%s: %v", tt.name, err)
 			continue
 		}
 		var now string

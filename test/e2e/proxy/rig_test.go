@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/twill-cni/twill/ctl/lab"
 	"github.com/twill-cni/twill/ctl/lab/netns"
+	"github.com/twill-cni/twill/test/e2e/harness"
 	"github.com/twill-cni/twill/test/kubetest"
 )
 
@@ -56,19 +56,10 @@ const nodePorts = `nodePortAddresses: [primary, 172.30.77.0/24]`
 // patience is for what takes milliseconds on an idle machine.
 const patience = 30 * time.Second
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // newRig makes a rig, which ends with the test.
 func newRig(t *testing.T, kind implementation) *rig {
 	t.Helper()
-	l, err := lab.New(lab.Options{Name: fmt.Sprintf("%s%d", runName, labs.Add(1)), BinDir: binDir, Family: lab.DualStack})
-	must(t, err)
-	t.Cleanup(func() { down(t, l) })
+	l := harness.NewLab(t, lab.Options{Name: harness.Unique(runName), BinDir: binDir, Family: lab.DualStack})
 	must(t, l.Up(t.Context()))
 	gateway, _ := l.UnderlayGateway()
 	r := &rig{kind: kind, lab: l, machines: map[string]*machine{}}
@@ -98,21 +89,6 @@ func newRig(t *testing.T, kind implementation) *rig {
 	}
 	r.makeWorld(t)
 	return r
-}
-
-// down removes a lab, and prints what its daemons said last when the test failed.
-func down(t *testing.T, l *lab.Lab) {
-	const most = 4000 // bytes of each
-	for _, n := range l.Nodes() {
-		if text, err := n.DaemonLog(); err == nil && t.Failed() {
-			t.Logf("log of %s:\n%s", n.Name, text[max(0, len(text)-most):])
-		}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := l.Down(ctx); err != nil {
-		t.Error(err)
-	}
 }
 
 // addNode makes a node, its daemon and its Node object. The node has a second address, which is not primary.
@@ -195,37 +171,4 @@ func (r *rig) addOutside(t *testing.T, name, by string, number int) {
 	// What the world answers comes back by the node, too.
 	sh(t, r.lab.Underlay(), fmt.Sprintf("ip route add %v via %v; ip route add %v via %v", v4, router.addrs[false], v6, router.addrs[true]))
 	r.addMachine(t, name, ns, []netip.Addr{v4, v6})
-}
-
-// sh runs lines of shell inside a namespace and returns what they printed; a failure ends the test.
-func sh(t testing.TB, ns netns.Namespace, lines string) string {
-	t.Helper()
-	out, err := lab.Command(t.Context(), ns, "sh", "-ec", lines).CombinedOutput()
-	if err != nil {
-		t.Fatalf("in %s: %s: %v: %s", ns.Name(), lines, err, out)
-	}
-	return string(out)
-}
-
-// within polls a condition until it returns nil, and returns how long that took. It ends the test when that takes longer than limit.
-func within(t *testing.T, limit time.Duration, condition func() error) time.Duration {
-	t.Helper()
-	begin := time.Now()
-	for {
-		err := condition()
-		took := time.Since(begin)
-		if err == nil {
-			return took
-		}
-		if took > limit {
-			t.Fatalf("not within %v: %v", limit, err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-}
-
-// tryRun runs lines of shell inside a namespace.
-func tryRun(t testing.TB, ns netns.Namespace, lines string) (string, error) {
-	out, err := lab.Command(t.Context(), ns, "sh", "-ec", lines).CombinedOutput()
-	return string(out), err
 }

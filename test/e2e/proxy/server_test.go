@@ -1,13 +1,13 @@
 package proxy
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"testing"
 
 	"github.com/twill-cni/twill/ctl/lab/netns"
+	"github.com/twill-cni/twill/test/e2e/harness"
 )
 
 // world is who answers at all addresses that a Service might have outside of the cluster, when no proxy takes them.
@@ -50,62 +50,18 @@ func answerOf(name string, port uint16) string {
 func serve(t *testing.T, ns netns.Namespace, at netip.AddrPort, name string) {
 	t.Helper()
 	serveTCP(t, ns, at, name)
-	var conn *net.UDPConn
-	must(t, ns.Do(func() (err error) {
-		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
-		return err
-	}))
-	t.Cleanup(func() { _ = conn.Close() })
-	go func() {
-		buffer := make([]byte, 64)
-		for {
-			_, from, err := conn.ReadFromUDPAddrPort(buffer)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil { // else an ICMP message about an earlier answer
-				_, _ = conn.WriteToUDPAddrPort(greeting(name, from), from) // the client notices
-			}
-		}
-	}()
+	harness.ServeUDP(t, ns, at, func(_ []byte, from netip.AddrPort) []byte { return greeting(name, from) })
 }
 
+// serveTCP greets clients, and then sends back what they send.
 func serveTCP(t *testing.T, ns netns.Namespace, at netip.AddrPort, name string) {
 	t.Helper()
-	var listener *net.TCPListener
-	must(t, ns.Do(func() (err error) {
-		listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
-		return err
-	}))
-	t.Cleanup(func() { _ = listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.AcceptTCP()
-			if err != nil {
-				return // closed
-			}
-			go echo(conn, name)
+	harness.ServeTCP(t, ns, at, func(conn *net.TCPConn) {
+		from := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+		if _, err := conn.Write(greeting(name, from)); err == nil {
+			harness.Echo(conn)
 		}
-	}()
-}
-
-// echo greets a client, and then sends back what it sends.
-func echo(conn *net.TCPConn, name string) {
-	defer conn.Close()
-	from := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
-	if _, err := conn.Write(greeting(name, from)); err != nil {
-		return
-	}
-	buffer := make([]byte, 64)
-	for {
-		n, err := conn.Read(buffer)
-		if err != nil {
-			return
-		}
-		if _, err := conn.Write(buffer[:n]); err != nil {
-			return
-		}
-	}
+	})
 }
 
 // greeting is one line.

@@ -13,15 +13,14 @@ import (
 	"time"
 
 	"github.com/twill-cni/twill/ctl/lab"
+	"github.com/twill-cni/twill/test/e2e/harness"
 	"github.com/twill-cni/twill/test/kubetest"
 )
 
 // newMixedRig makes a rig whose nodes are served by kube-proxies of a mode, in the test's hands.
 func newMixedRig(t *testing.T, mode string) (*rig, map[string]*kubetest.KubeProxy) {
 	t.Helper()
-	l, err := lab.New(lab.Options{Name: fmt.Sprintf("%s%d", runName, labs.Add(1)), BinDir: binDir, Family: lab.DualStack})
-	must(t, err)
-	t.Cleanup(func() { down(t, l) })
+	l := harness.NewLab(t, lab.Options{Name: harness.Unique(runName), BinDir: binDir, Family: lab.DualStack})
 	must(t, l.Up(t.Context()))
 	gateway, _ := l.UnderlayGateway()
 	r := &rig{kind: kubeProxy, lab: l, machines: map[string]*machine{}}
@@ -68,7 +67,7 @@ func (r *rig) cleanUp(t *testing.T, name string) {
 		t.Fatalf("kube-proxy --cleanup: %v: %s", err, out)
 	}
 	for _, list := range []string{"nft list tables | grep kube-proxy", "iptables-save | grep KUBE-S", "ip6tables-save | grep KUBE-S"} {
-		if left, err := tryRun(t, r.machines[name].ns, list); err == nil {
+		if left, err := harness.TryShell(t.Context(), r.machines[name].ns, list); err == nil {
 			t.Errorf("kube-proxy --cleanup has left on %s: %s", name, left)
 		}
 	}
@@ -224,7 +223,7 @@ func TestTakeover(t *testing.T) {
 			// Nobody asks before: the SYN of who does passes untranslated, and conntrack has the next one from that port pass, too, for two minutes.
 			written := func(name string) {
 				within(t, patience, func() error {
-					_, err := tryRun(t, r.machines[name].ns, wrote[mode])
+					_, err := harness.TryShell(t.Context(), r.machines[name].ns, wrote[mode])
 					return err
 				})
 			}

@@ -1,42 +1,29 @@
 package trace
 
 import (
-	"cmp"
-	"fmt"
 	"log"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
+
+	"github.com/twill-cni/twill/test/e2e/harness"
 )
 
 // binDir holds twill, twill-ipam, twilld and twillctl; set by TestMain, absolute.
 var binDir string
 
 // runName is how everything of this run on the machine begins.
-var runName = fmt.Sprintf("trc-%d-", os.Getpid())
+var runName = harness.RunName("trc")
+
+// By the names that the tests use.
+var (
+	must = harness.Must
+	sh   = harness.Shell
+)
 
 func TestMain(m *testing.M) {
-	if err := findPrograms(); err != nil {
+	var err error
+	if binDir, err = harness.Programs("../../..", "nft", "ip", "bridge", "sysctl"); err != nil {
 		log.Fatal(err)
 	}
 	os.Exit(m.Run())
-}
-
-func findPrograms() (err error) {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("the end-to-end tests make network namespaces: run them as root")
-	}
-	for _, tool := range []string{"nft", "ip", "bridge", "sysctl"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("find what the tests use (test/setup.sh installs it): %w", err)
-		}
-	}
-	if binDir, err = filepath.Abs(cmp.Or(os.Getenv("TWILL_BIN"), "../../../bin")); err != nil {
-		return err
-	}
-	if _, err := os.Stat(filepath.Join(binDir, "twilld")); err != nil {
-		return fmt.Errorf("find the programs (make build builds them): %w", err)
-	}
-	return nil
 }

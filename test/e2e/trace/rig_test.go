@@ -140,22 +140,3 @@ func (r *rig) apply(t *testing.T, verb, text string) {
 		t.Fatalf("%s: %v: %s", verb, err, out)
 	}
 }
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func sh(t *testing.T, ns netns.Namespace, line string) string {
-	t.Helper()
-	var stderr bytes.Buffer
-	cmd := lab.Command(t.Context(), ns, "sh", "-ec", line)
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("in %s: %s: %v: %s", ns.Name(), line, err, &stderr)
-	}
-	return string(out)
-}
